@@ -1,0 +1,222 @@
+"""Where the lab keeps things and which outside services it uses, read from the environment.
+
+Only addresses and folders belong here; what is done with them stands in the module of the service.
+Nothing is opened, made or contacted by reading settings.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+from cf_lab_resources.errors import LabError
+
+HOME_VARIABLE = "CF_LAB_HOME"
+POSTGRES_VARIABLE = "CF_LAB_POSTGRES_URL"
+DAGSTER_POSTGRES_VARIABLE = "CF_LAB_DAGSTER_POSTGRES_URL"
+REDIS_VARIABLE = "CF_LAB_REDIS_URL"
+BUCKET_VARIABLE = "CF_LAB_BUCKET"
+
+DEFAULT_HOME = ".cf_lab"
+
+
+class SettingsError(LabError, ValueError):
+    """A setting is malformed; the message names the variable, what is wrong and what to do."""
+
+
+def redact(url: str) -> str:
+    """The URL without its password and query, for logs and error messages."""
+    try:
+        parts = urlsplit(url)
+        password = parts.password
+    except ValueError:
+        return "<unreadable url>"
+    netloc = parts.netloc.rpartition("@")[2]
+    if parts.username or password:
+        netloc = f"{parts.username or ''}{':***' if password else ''}@{netloc}"
+    return urlunsplit((parts.scheme, netloc, parts.path, "***" if parts.query else "", ""))
+
+
+@dataclass(frozen=True, repr=False)
+class Settings:
+    """The lab's folder and the addresses of its services; None means the embedded one.
+
+    Attributes:
+        home: Absolute folder for everything that the lab writes on this machine.
+        postgres_url: libpq URL of the catalog's database.
+        redis_url: `redis://`, `rediss://` or `unix://` URL.
+        bucket_url: `file://`, `s3://` or `memory://` URL of the object store.
+        dagster_postgres_url: libpq URL of Dagster's own database.
+    """
+
+    home: Path
+    postgres_url: str | None = None
+    redis_url: str | None = None
+    bucket_url: str | None = None
+    dagster_postgres_url: str | None = None
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Reads and checks the variables; an empty one counts as not set.
+
+        Raises:
+            SettingsError: A value is malformed.
+        """
+
+        def value(name: str) -> str | None:
+            return environ.get(name, "").strip() or None
+
+        home = Path(value(HOME_VARIABLE) or DEFAULT_HOME).expanduser().absolute()
+        if home.exists() and not home.is_dir():
+            raise SettingsError(
+                f"{HOME_VARIABLE}: {home} is not a folder; name a folder or unset it."
+            )
+        return cls(
+            home=home,
+            postgres_url=_postgres_url(POSTGRES_VARIABLE, value(POSTGRES_VARIABLE)),
+            redis_url=_redis_url(value(REDIS_VARIABLE)),
+            bucket_url=_bucket_url(value(BUCKET_VARIABLE)) or _folder_url(home / "bucket"),
+            dagster_postgres_url=_postgres_url(
+                DAGSTER_POSTGRES_VARIABLE, value(DAGSTER_POSTGRES_VARIABLE)
+            ),
+        )
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's URL, which is a folder under `home` where none was set."""
+        return self.bucket_url or _folder_url(self.home / "bucket")
+
+    @property
+    def postgres_folder(self) -> Path:
+        """Data of the embedded Postgres."""
+        return self.home / "postgres"
+
+    @property
+    def redis_folder(self) -> Path:
+        """Data of the embedded Redis."""
+        return self.home / "redis"
+
+    @property
+    def services_folder(self) -> Path:
+        """Locks, state and credentials of the embedded services; readable by the owner only."""
+        return self.home / "services"
+
+    @property
+    def log_folder(self) -> Path:
+        """Logs of everything the lab runs."""
+        return self.home / "log"
+
+    @property
+    def dagster_folder(self) -> Path:
+        """DAGSTER_HOME of `cf-lab up`."""
+        return self.home / "dagster"
+
+    @property
+    def models_folder(self) -> Path:
+        """Resolved and verified model artifacts."""
+        return self.home / "models"
+
+    def __repr__(self) -> str:
+        urls = {
+            "postgres_url": self.postgres_url,
+            "redis_url": self.redis_url,
+            "bucket_url": self.bucket_url,
+            "dagster_postgres_url": self.dagster_postgres_url,
+        }
+        shown = "".join(f", {name}={redact(url)!r}" for name, url in urls.items() if url)
+        return f"Settings(home={str(self.home)!r}{shown})"
+
+
+def _folder_url(folder: Path) -> str:
+    return folder.as_uri()
+
+
+def _parts(variable: str, url: str, schemes: tuple[str, ...], example: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        scheme = parts.scheme
+    except ValueError as error:
+        raise SettingsError(
+            f"{variable}: this is not a URL; write it like {example}, special characters of a "
+            "password percent-encoded."
+        ) from error
+    if scheme not in schemes or "://" not in url:
+        raise SettingsError(
+            f"{variable}: the scheme must be {' or '.join(f'{s}://' for s in schemes)}; "
+            f"write it like {example}."
+        )
+    if any(ord(c) < 33 or ord(c) == 127 for c in url):
+        raise SettingsError(
+            f"{variable}: there is a space or control character in it; percent-encode it, "
+            f"and write it like {example}."
+        )
+    return parts
+
+
+def _check_port(variable: str, parts: SplitResult, example: str) -> None:
+    try:
+        ok = parts.port is None or parts.port > 0
+    except ValueError:
+        ok = False
+    if not ok:
+        raise SettingsError(
+            f"{variable}: the port must be a number from 1 to 65535, and a '/', '?', '#' or '@' "
+            f"in the password percent-encoded; write it like {example}."
+        )
+
+
+def _postgres_url(variable: str, url: str | None) -> str | None:
+    if url is None:
+        return None
+    example = "postgresql://user:password@host:5432/cf_lab"
+    parts = _parts(variable, url, ("postgresql", "postgres"), example)
+    if "," not in parts.netloc:  # libpq takes a list of hosts, urlsplit does not
+        _check_port(variable, parts, example)
+    if not parts.path.strip("/"):
+        raise SettingsError(f"{variable}: it names no database; write it like {example}.")
+    return url
+
+
+def _redis_url(url: str | None) -> str | None:
+    if url is None:
+        return None
+    example = "redis://:password@host:6379/0"
+    parts = _parts(REDIS_VARIABLE, url, ("redis", "rediss", "unix"), example)
+    if parts.scheme == "unix":
+        if not parts.path.startswith("/"):
+            raise SettingsError(
+                f"{REDIS_VARIABLE}: a unix:// URL needs an absolute path, like unix:///run/redis.sock."
+            )
+        return url
+    _check_port(REDIS_VARIABLE, parts, example)
+    if not parts.hostname:
+        raise SettingsError(f"{REDIS_VARIABLE}: it names no host; write it like {example}.")
+    if parts.path.strip("/") and not parts.path.strip("/").isdigit():
+        raise SettingsError(
+            f"{REDIS_VARIABLE}: the part after the host is the database's number; "
+            f"write it like {example}."
+        )
+    return url
+
+
+def _bucket_url(url: str | None) -> str | None:
+    if url is None:
+        return None
+    example = "s3://bucket/prefix or file:///absolute/folder"
+    parts = _parts(BUCKET_VARIABLE, url, ("file", "s3", "memory"), example)
+    if parts.scheme == "file" and (parts.netloc or len(parts.path) < 2):
+        raise SettingsError(
+            f"{BUCKET_VARIABLE}: a file:// URL needs an absolute folder, so three slashes; "
+            f"write it like {example}."
+        )
+    if parts.scheme == "s3" and not parts.hostname:
+        raise SettingsError(f"{BUCKET_VARIABLE}: it names no bucket; write it like {example}.")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise SettingsError(
+            f"{BUCKET_VARIABLE}: no credentials, query or fragment belong in it; S3 credentials "
+            f"come from AWS_ACCESS_KEY_ID and its kin; write it like {example}."
+        )
+    return url

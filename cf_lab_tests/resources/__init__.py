@@ -1,0 +1,1 @@
+"""Tests of `cf_lab_resources`."""

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cf_lab_resources.bucket import (
+    Bucket,
+    BucketError,
+    BucketKeyError,
+    ContentKey,
+    ObjectInfo,
+    check_key,
+    content_key,
+    open_bucket,
+    parse_content_key,
+)
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A moto S3 server in a process of its own, with the bucket `lab` in it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("moto") / "moto.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        endpoint = f"http://127.0.0.1:{port}"
+        _create_s3_bucket(endpoint, "lab", server, log)
+        yield endpoint
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def _create_s3_bucket(endpoint: str, name: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    import httpx
+
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            httpx.put(f"{endpoint}/{name}").raise_for_status()
+            return
+        except httpx.TransportError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"moto did not start: {log.read_text()}")
+            time.sleep(0.1)
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
+def bucket(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Bucket:
+    if request.param == "file":
+        return open_bucket((tmp_path / "a bucket").as_uri())
+    if request.param == "memory":
+        return open_bucket("memory://")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("s3_endpoint"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    prefix = hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12]
+    return open_bucket(f"s3://lab/tests/{prefix}")
+
+
+def test_what_is_put_is_read_back_and_a_second_put_replaces_it(bucket: Bucket) -> None:
+    bucket.put_bytes("a/b.bin", b"first")
+    bucket.put_bytes("a/b.bin", b"second")
+    assert bucket.get_bytes("a/b.bin") == b"second"
+    assert bucket.size("a/b.bin") == 6
+    assert bucket.exists("a/b.bin")
+
+
+def test_create_leaves_an_object_that_is_there_as_it_is(bucket: Bucket) -> None:
+    assert bucket.create("once", b"first") is True
+    assert bucket.create("once", b"second") is False
+    assert bucket.get_bytes("once") == b"first"
+
+
+def test_of_many_that_create_at_once_one_wins(bucket: Bucket) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda n: bucket.create("race", b"%d" % n), range(8)))
+    assert sum(won) == 1
+    assert bucket.get_bytes("race") == b"%d" % won.index(True)
+
+
+def test_a_missing_object_is_named_in_the_error(bucket: Bucket) -> None:
+    assert not bucket.exists("no/such")
+    for read in (bucket.get_bytes, bucket.size):
+        with pytest.raises(BucketKeyError, match="no/such"):
+            read("no/such")
+
+
+def test_list_goes_by_whole_segments(bucket: Bucket) -> None:
+    for key in ("a/b/one", "a/b/two", "a/bc/three", "four"):
+        bucket.put_bytes(key, b"x" * len(key))
+    assert sorted(o.key for o in bucket.list("a/b")) == ["a/b/one", "a/b/two"]
+    assert sorted(o.key for o in bucket.list("a/b/")) == ["a/b/one", "a/b/two"]
+    assert ObjectInfo("four", 4) in set(bucket.list())
+    assert list(bucket.list("nothing")) == []
+
+
+def test_list_reaches_past_one_page(bucket: Bucket) -> None:
+    keys = {f"many/{n:04d}" for n in range(1100)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: bucket.put_bytes(key, b""), keys))
+    assert {o.key for o in bucket.list("many")} == keys
+    bucket.delete(keys)
+    assert list(bucket.list("many")) == []
+
+
+def test_delete_passes_over_what_is_not_there(bucket: Bucket) -> None:
+    bucket.put_bytes("a", b"")
+    bucket.put_bytes("b", b"")
+    bucket.delete(["gone", "a", "a"])
+    assert [o.key for o in bucket.list()] == ["b"]
+    bucket.delete([])
+
+
+def test_files_travel_whole_in_both_directions(bucket: Bucket, tmp_path: Path) -> None:
+    source = tmp_path / "source.bin"
+    source.write_bytes(os.urandom(12 * 2**20 + 7))  # more than one part of a multipart upload
+    bucket.put_file("models/weights.bin", source)
+    target = tmp_path / "new folder" / "target.bin"
+    bucket.get_file("models/weights.bin", target)
+    assert target.read_bytes() == source.read_bytes()
+    assert [p.name for p in target.parent.iterdir()] == ["target.bin"]
+
+
+def test_a_failed_download_leaves_the_old_file(bucket: Bucket, tmp_path: Path) -> None:
+    target = tmp_path / "target.bin"
+    target.write_bytes(b"old")
+    with pytest.raises(BucketKeyError):
+        bucket.get_file("gone", target)
+    assert target.read_bytes() == b"old"
+
+
+def test_content_is_stored_once_under_its_hash(bucket: Bucket) -> None:
+    key = bucket.put_content("images", b"pixels", ".png")
+    assert bucket.put_content("images", b"pixels", ".png") == key
+    parsed = parse_content_key(key)
+    assert parsed == ContentKey("images", hashlib.sha256(b"pixels").hexdigest(), ".png")
+    assert bucket.get_bytes(key) == b"pixels"
+    assert len(list(bucket.list("objects/images"))) == 1
+
+
+@pytest.mark.parametrize("key", ["a b/c.png", "ü/日本.png", "a=1/b@2+3,4", "x" * 200])
+def test_a_key_that_passes_the_check_keeps_its_name(bucket: Bucket, key: str) -> None:
+    bucket.put_bytes(key, b"1")
+    assert [o.key for o in bucket.list()] == [key]
+    assert bucket.get_bytes(key) == b"1"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *["", "/a", "a/", "a//b", ".", "a/../b", "a/./b", "a\nb", "a\0b", "a\\b", "a#1", "a*"],
+        *["x" * 201, "x/" * 512 + "y"],
+    ],
+)
+def test_a_key_that_some_store_would_change_is_refused(bucket: Bucket, key: str) -> None:
+    for use in (bucket.get_bytes, bucket.exists, bucket.url, lambda k: bucket.delete([k])):
+        with pytest.raises(ValueError, match="key"):
+            use(key)
+    with pytest.raises(ValueError, match="key"):
+        bucket.put_bytes(key, b"")
+
+
+@given(
+    kind=st.from_regex(r"[a-z][a-z0-9_-]*", fullmatch=True),
+    sha256=st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+    suffix=st.from_regex(r"(\.[a-z0-9]+)*", fullmatch=True),
+)
+def test_content_keys_make_the_round_trip(kind: str, sha256: str, suffix: str) -> None:
+    key = content_key(kind, sha256, suffix)
+    assert parse_content_key(key) == ContentKey(kind, sha256, suffix)
+    assert str(parse_content_key(key)) == key
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "objects/images/ab/" + "a" * 64,  # wrong fan-out folder
+        "objects/images/aa/" + "A" * 64,
+        "objects/images/aa/" + "a" * 63,
+        "other/images/aa/" + "a" * 64,
+        "objects/images/aa/" + "a" * 64 + "\n",
+    ],
+)
+def test_what_is_not_a_content_key_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="content key"):
+        parse_content_key(key)
+
+
+def test_url_names_the_object(tmp_path: Path) -> None:
+    bucket = open_bucket(tmp_path.as_uri())
+    bucket.put_bytes("a b/c", b"1")
+    assert bucket.url("a b/c") == (tmp_path / "a b" / "c").as_uri()
+    assert open_bucket("memory://").url("k") == "memory://k"
+
+
+@pytest.mark.parametrize("url", ["", "bucket", "file://relative/x", "http://x/y", "s3:///x"])
+def test_an_url_of_no_known_form_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="a bucket is"):
+        open_bucket(url)
+
+
+def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BucketError, match="cannot be made"):
+        open_bucket((tmp_path / "file" / "bucket").as_uri())
+
+
+def test_a_missing_s3_bucket_is_told_from_a_missing_object(
+    s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with pytest.raises(BucketError, match="no such bucket"):
+        open_bucket("s3://nowhere/x").get_bytes("k")
+
+
+WRITER = """
+import sys
+from cf_lab_resources.bucket import open_bucket
+bucket = open_bucket(sys.argv[1])
+print("ready", flush=True)
+while True:
+    for letter in b"ab":
+        bucket.put_bytes("object", bytes([letter]) * 30_000_000)
+"""
+
+
+def test_a_writer_killed_in_the_middle_leaves_a_whole_object(tmp_path: Path) -> None:
+    bucket = open_bucket(tmp_path.as_uri())
+    bucket.put_bytes("object", b"a" * 30_000_000)
+    for delay in (0.0, 0.02, 0.05):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, tmp_path.as_uri()], stdout=subprocess.PIPE
+        ) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            time.sleep(delay)
+            writer.send_signal(signal.SIGKILL)
+        data = bucket.get_bytes("object")
+        assert len(data) == 30_000_000
+        assert len(set(data)) == 1
+        assert check_key(next(bucket.list()).key) == "object"
+        assert len(list(bucket.list())) == 1

@@ -1,0 +1,53 @@
+"""Names that several modules share: groups, owners, pools, partitions and asset keys.
+
+A leaf: it imports dagster and nothing of the lab.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+OWNERS = ["team:lab"]
+
+SOURCES = "sources"
+COUNTERFACTUALS = "counterfactuals"
+MODELS = "models"
+STARTER = "starter"
+AUDITS = "audits"
+RELEASES = "releases"
+BACKUPS = "backups"
+
+GPU_POOL = "gpu"
+
+# For steps that run as their own pods (k8s_job_executor); elsewhere it does nothing.
+GPU_OP_TAGS = {
+    "dagster-k8s/config": {
+        "container_config": {
+            "resources": {
+                "requests": {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"},
+                "limits": {"memory": "32Gi", "nvidia.com/gpu": "1"},
+            }
+        },
+        "pod_spec_config": {
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+        },
+    }
+}
+
+SOURCE_BATCHES = dg.DynamicPartitionsDefinition(name="source_batches")
+AUDITED_MODELS = dg.StaticPartitionsDefinition(["starter-balanced", "starter-skewed"])
+
+SOURCE_PAIRS = dg.AssetKey([SOURCES, "pairs"])
+EDIT_PLAN = dg.AssetKey([COUNTERFACTUALS, "edit_plan"])
+CANDIDATES = dg.AssetKey([COUNTERFACTUALS, "candidates"])
+PAIR_SCORES = dg.AssetKey([COUNTERFACTUALS, "pair_scores"])
+ACCEPTED_SETS = dg.AssetKey([COUNTERFACTUALS, "accepted_sets"])
+DATASET = dg.AssetKey([COUNTERFACTUALS, "dataset"])
+MODEL_ARTIFACTS = dg.AssetKey([MODELS, "artifacts"])
+RESPONSES = dg.AssetKey([AUDITS, "responses"])
+BIAS_METRICS = dg.AssetKey([AUDITS, "bias_metrics"])
+BIAS_REPORT = dg.AssetKey([AUDITS, "bias_report"])
+RELEASE_CANDIDATE = dg.AssetKey([RELEASES, "candidate"])
+RELEASE_CURRENT = dg.AssetKey([RELEASES, "current"])
+CATALOG_BACKUP = dg.AssetKey([BACKUPS, "catalog"])
+BUCKET_BACKUP = dg.AssetKey([BACKUPS, "bucket"])

@@ -1,0 +1,134 @@
+"""Which deliveries in `incoming/` are complete, decided from what two looks at it saw.
+
+A deliverer puts the pictures below `incoming/<batch>/` first and the metadata file last. A
+delivery counts as complete when its metadata is there and neither the names nor the sizes of its
+files have changed since the look before. Each state of a delivery is asked for once: one that is
+refused is looked at again only when its files change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from cf_lab_assets.sources.batches import check_batch_name
+from cf_lab_assets.sources.refusals import DeliveryRefused
+
+State = Literal["waiting", "requested", "stored", "refused"]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What lies below `incoming/<batch>/`: its metadata files and a hash of names and sizes."""
+
+    batch: str
+    fingerprint: str
+    metadata_files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was made of a delivery when it looked like this; `why` where it was refused."""
+
+    fingerprint: str
+    state: State
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do about the deliveries.
+
+    Attributes:
+        requests: Deliveries to take in now.
+        refused: Those found wrong just now, with the reason.
+        seen: All deliveries, to be handed in next time.
+    """
+
+    requests: tuple[Arrival, ...]
+    refused: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, Seen] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """One line on what is waited for and what was refused."""
+        if not self.seen:
+            return "nothing in incoming/"
+        waiting = sorted(name for name, seen in self.seen.items() if seen.state == "waiting")
+        lines = [f"waiting for {', '.join(waiting)} to be complete"] if waiting else []
+        lines += [
+            f"incoming/{name} refused: {seen.why}"
+            for name, seen in sorted(self.seen.items())
+            if seen.state == "refused"
+        ]
+        return "; ".join(lines) or "nothing new in incoming/"
+
+
+def decide(
+    arrivals: Iterable[Arrival],
+    seen: dict[str, Seen],
+    stored_delivery: Callable[[str], str | None],
+) -> Decision:
+    """Decides on every delivery.
+
+    Args:
+        arrivals: What lies in `incoming/` now.
+        seen: From the decision before.
+        stored_delivery: The fingerprint of the delivery that a batch was stored from, None where
+            no such batch is stored; asked only for deliveries that are complete and new.
+    """
+    requests, refused, now = [], {}, {}
+    for arrival in arrivals:
+        before = seen.get(arrival.batch)
+        judged = _judge(arrival, before, stored_delivery)
+        now[arrival.batch] = judged
+        if judged == before:
+            continue
+        if judged.state == "requested":
+            requests.append(arrival)
+        elif judged.state == "refused":
+            refused[arrival.batch] = judged.why
+    return Decision(tuple(requests), refused, now)
+
+
+def _judge(
+    arrival: Arrival, before: Seen | None, stored_delivery: Callable[[str], str | None]
+) -> Seen:
+    mark = arrival.fingerprint
+    if before is None or before.fingerprint != mark or not arrival.metadata_files:
+        return Seen(mark, "waiting")
+    if before.state != "waiting":
+        return before
+    try:
+        check_batch_name(arrival.batch)
+    except DeliveryRefused as error:
+        return Seen(mark, "refused", str(error))
+    if len(arrival.metadata_files) > 1:
+        return Seen(mark, "refused", f"it has {' and '.join(arrival.metadata_files)}; keep one")
+    stored = stored_delivery(arrival.batch)
+    if stored == mark:
+        return Seen(mark, "stored")
+    if stored is not None:
+        why = (
+            f"batch {arrival.batch!r} is stored from another delivery and never changes; deliver "
+            "this one under another name"
+        )
+        return Seen(mark, "refused", why)
+    return Seen(mark, "requested")
+
+
+def to_cursor(seen: dict[str, Seen]) -> str:
+    """The cursor that stands for what was seen."""
+    return json.dumps({name: asdict(value) for name, value in sorted(seen.items())})
+
+
+def from_cursor(cursor: str | None) -> dict[str, Seen]:
+    """The inverse of `to_cursor`; a cursor that can't be read counts as none.
+
+    Starting over costs one look: batches that are stored are told from the bucket.
+    """
+    try:
+        return {name: Seen(**value) for name, value in json.loads(cursor or "{}").items()}
+    except (AttributeError, TypeError, ValueError):
+        return {}

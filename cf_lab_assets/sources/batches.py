@@ -1,0 +1,379 @@
+"""Source batches as they are stored: names, keys, manifest, tables, and what is still whole.
+
+A batch is there when its manifest is: that is written last and once. What a batch holds never
+changes under its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cf_lab_assets.sources.refusals import BatchBroken, DeliveryRefused, Rejected
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from cf_lab_resources.bucket import Bucket
+
+FORMAT = "cf-lab-source-batch"
+FORMAT_VERSION = 1
+
+HASHED_PICTURES = 64  # read in full by `inspect`; of all others only the presence is asked for
+REQUESTS_AT_ONCE = 16  # an object store answers in some ten milliseconds, so ask side by side
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+def check_batch_name(name: str) -> str:
+    """Returns the name if it may be a partition key, a folder and a part of an object key.
+
+    Raises:
+        DeliveryRefused: `bad_batch_name`; the message suggests a name that may.
+    """
+    if _NAME.fullmatch(name):
+        return name
+    suggestion = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:63] or "batch-1"
+    raise DeliveryRefused(
+        "bad_batch_name",
+        f"{name[:80]!r} is no name for a batch: 1 to 63 of a-z, 0-9, - and _, a letter or digit "
+        f"first; name it for example {suggestion!r}",
+    )
+
+
+def pairs_key(batch: str) -> str:
+    """Where the table of a batch's pairs is."""
+    return f"sources/{batch}/pairs.parquet"
+
+
+def manifest_key(batch: str) -> str:
+    """Where a batch's manifest is."""
+    return f"sources/{batch}/manifest.json"
+
+
+def image_key(sha256: str) -> str:
+    """Where a picture is, by the hash of its normalised PNG."""
+    from cf_lab_resources.bucket import content_key
+
+    return content_key("images", sha256, ".png")
+
+
+def quarantine_key(batch: str) -> str:
+    """Where the rows are that were not taken."""
+    return f"quarantine/{batch}/rows.parquet"
+
+
+@dataclass(frozen=True)
+class SourcePair:
+    """A picture with its caption, as it came in and was normalised."""
+
+    source_id: str
+    batch: str
+    file_name: str
+    image_key: str
+    image_sha256: str
+    width: int
+    height: int
+    caption: str
+    attributes: dict[str, str]
+    extra: dict[str, str]
+
+
+def source_id(image_sha256: str, caption: str) -> str:
+    """The name of a pair, the same in whatever batch it comes."""
+    return "s" + hashlib.sha256(f"{image_sha256}\n{caption}".encode()).hexdigest()[:15]
+
+
+def pairs_schema() -> pa.Schema:
+    """Columns of pairs.parquet."""
+    import pyarrow as pa
+
+    texts = pa.map_(pa.string(), pa.string())
+    return pa.schema(
+        [
+            ("source_id", pa.string()),
+            ("batch", pa.string()),
+            ("file_name", pa.string()),
+            ("image_key", pa.string()),
+            ("image_sha256", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("caption", pa.string()),
+            ("attributes", texts),
+            ("extra", texts),
+        ]
+    )
+
+
+def quarantine_schema() -> pa.Schema:
+    """Columns of the quarantine's rows.parquet; `row` is null for stray files."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("batch", pa.string()),
+            ("file_name", pa.string()),
+            ("row", pa.int64()),
+            ("reason", pa.string()),
+            ("detail", pa.string()),
+            ("caption", pa.string()),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is stored of a batch.
+
+    Attributes:
+        batch: Its name.
+        content_hash: Of rows and pictures, whatever their order; no times or places in it.
+        rows: Pairs that were taken.
+        images: Different pictures among them.
+        quarantined: Rows that were not taken.
+        quarantined_by_reason: The same by reason code.
+        stray_files: Pictures in the delivery that no row names; in quarantine too.
+        attribute_values: How many pairs have which value of which attribute.
+        metadata_file: Which metadata the delivery had.
+        delivery: Fingerprint of the delivery's file names and sizes.
+        pairs_sha256: Hash of pairs.parquet.
+    """
+
+    batch: str
+    content_hash: str
+    rows: int
+    images: int
+    quarantined: int
+    stray_files: int
+    metadata_file: str
+    delivery: str
+    pairs_sha256: str
+    quarantined_by_reason: dict[str, int] = field(default_factory=dict)
+    attribute_values: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def quarantine_share(self) -> float:
+        """Quarantined rows of all rows."""
+        return self.quarantined / max(1, self.rows + self.quarantined)
+
+    def to_json(self) -> bytes:
+        """Canonical JSON."""
+        document = {"format": FORMAT, "version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: It is not a manifest of this version.
+        """
+        document = json.loads(data)
+        if not isinstance(document, dict):
+            raise ValueError("a manifest is a JSON object")
+        kind = (document.pop("format", None), document.pop("version", None))
+        if kind != (FORMAT, FORMAT_VERSION):
+            raise ValueError(f"format and version are {kind}, not {(FORMAT, FORMAT_VERSION)}")
+        try:
+            return cls(**document)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
+
+def read_manifest(bucket: Bucket, batch: str) -> Manifest | None:
+    """The manifest of a batch, or None where no such batch is stored.
+
+    Raises:
+        BatchBroken: There is one that can't be read.
+        BucketError: The store failed, which is not the same as there being none.
+    """
+    from cf_lab_resources.bucket import BucketKeyError
+
+    key = manifest_key(check_batch_name(batch))
+    try:
+        data = bucket.get_bytes(key)
+    except BucketKeyError:
+        return None
+    try:
+        return Manifest.from_json(data)
+    except ValueError as error:
+        raise _broken(batch, f"{bucket.url(key)} can't be read: {error}") from error
+
+
+def stored_batches(bucket: Bucket) -> list[str]:
+    """Names of all batches that are stored whole."""
+    names = (o.key.split("/") for o in bucket.list("sources"))
+    return sorted(parts[1] for parts in names if len(parts) == 3 and parts[2] == "manifest.json")
+
+
+def read_pairs(bucket: Bucket, batch: str) -> Iterator[SourcePair]:
+    """The pairs of a stored batch, in the order of the delivery.
+
+    Raises:
+        DeliveryRefused: `not_delivered`; there is no such batch.
+        BatchBroken: Its table is missing or another one.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    manifest = read_manifest(bucket, batch)
+    if manifest is None:
+        raise not_delivered(batch)
+    table = pq.ParquetFile(pa.BufferReader(_pairs_bytes(bucket, manifest)))
+    for rows in table.iter_batches(batch_size=1024):
+        for row in rows.to_pylist():
+            row["attributes"], row["extra"] = dict(row["attributes"]), dict(row["extra"])
+            yield SourcePair(**row)
+
+
+def read_quarantine(bucket: Bucket, batch: str) -> list[Rejected]:
+    """What was not taken of a batch; empty where there is no such table."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from cf_lab_resources.bucket import BucketKeyError
+
+    try:
+        data = bucket.get_bytes(quarantine_key(check_batch_name(batch)))
+    except BucketKeyError:
+        return []
+    rows = pq.read_table(pa.BufferReader(data)).to_pylist()
+    return [Rejected(**{k: v for k, v in row.items() if k != "batch"}) for row in rows]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found of a stored batch's pictures; keys of those that are not right."""
+
+    pictures: int
+    hashed: int
+    missing: tuple[str, ...]
+    damaged: tuple[str, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Nothing is missing or damaged."""
+        return not self.missing and not self.damaged
+
+
+def inspect(bucket: Bucket, manifest: Manifest, hashed: int = HASHED_PICTURES) -> Inspection:
+    """Asks for every picture of a batch, and hashes some, spread evenly over all.
+
+    Raises:
+        BatchBroken: The table of pairs itself is missing or another one.
+        BucketError: The store failed.
+    """
+    wanted = {p.image_key: p.image_sha256 for p in read_pairs(bucket, manifest.batch)}
+    keys = sorted(wanted)
+    step = max(1, -(-len(keys) // hashed))
+    sample = keys[::step]
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        there = list(pool.map(bucket.exists, keys))
+        missing = {key for key, found in zip(keys, there, strict=True) if not found}
+        sample = [key for key in sample if key not in missing]
+        hashes = list(pool.map(lambda key: _sha256(bucket.get_bytes(key)), sample))
+    damaged = [k for k, found in zip(sample, hashes, strict=True) if found != wanted[k]]
+    return Inspection(len(keys), len(sample), tuple(sorted(missing)), tuple(damaged))
+
+
+def is_whole(bucket: Bucket, manifest: Manifest) -> bool:
+    """Whether everything that a manifest stands for is there; hashes every picture."""
+    try:
+        return inspect(bucket, manifest, hashed=max(1, manifest.images)).whole
+    except BatchBroken:
+        return False
+
+
+def not_delivered(batch: str) -> DeliveryRefused:
+    """The error of a batch that is nowhere."""
+    return DeliveryRefused(
+        "not_delivered",
+        f"batch {batch!r} is not stored, and nothing lies in incoming/{batch}; ingest a folder "
+        "under this name or put the delivery there",
+    )
+
+
+def content_hash(row_hashes: list[bytes]) -> str:
+    """The hash of a batch from those of its rows, in any order."""
+    digest = hashlib.sha256(f"{FORMAT} {FORMAT_VERSION}\n".encode())
+    for row_hash in sorted(row_hashes):
+        digest.update(row_hash)
+    return digest.hexdigest()
+
+
+def row_hash(pair: SourcePair) -> bytes:
+    """What of a pair makes the content of its batch; the batch's name is not in it."""
+    parts: list[str | Mapping[str, str]] = [
+        pair.file_name,
+        pair.image_sha256,
+        pair.caption,
+        pair.attributes,
+        pair.extra,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+
+
+class TableWriter:
+    """Writes rows to a Parquet file in groups, so that memory stays flat."""
+
+    ROWS_PER_GROUP = 1024
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        import pyarrow.parquet as pq
+
+        self._schema = schema
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds one row; maps are given as dicts."""
+        self._rows.append(
+            {k: list(v.items()) if isinstance(v, dict) else v for k, v in row.items()}
+        )
+        if len(self._rows) >= self.ROWS_PER_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if self._rows:
+            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+            self._rows = []
+
+    def close(self) -> None:
+        """Writes what is left; the file is complete after this."""
+        try:
+            self._flush()
+        finally:
+            self._writer.close()
+
+
+def _pairs_bytes(bucket: Bucket, manifest: Manifest) -> bytes:
+    from cf_lab_resources.bucket import BucketKeyError
+
+    key = pairs_key(manifest.batch)
+    try:
+        data = bucket.get_bytes(key)
+    except BucketKeyError as error:
+        raise _broken(manifest.batch, f"{bucket.url(key)} is missing") from error
+    if _sha256(data) != manifest.pairs_sha256:
+        raise _broken(manifest.batch, f"{bucket.url(key)} is not the table that its manifest names")
+    return data
+
+
+def _broken(batch: str, why: str) -> BatchBroken:
+    return BatchBroken(
+        "batch_broken",
+        f"batch {batch!r} is damaged: {why}; ingest the same delivery again, which repairs it, or "
+        "restore the bucket from backup",
+    )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

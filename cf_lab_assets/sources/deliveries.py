@@ -1,0 +1,262 @@
+"""A delivery: a folder of files, on disk or in the bucket, of which nothing is trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import unquote, urlsplit
+
+from cf_lab_assets.sources.captions import printable
+from cf_lab_assets.sources.imagefolder import METADATA_FILES
+from cf_lab_assets.sources.refusals import DeliveryRefused, RowRefused
+from cf_lab_resources.images import ImageRefused, Limits, read_image_file
+
+if TYPE_CHECKING:
+    from cf_lab_resources.bucket import Bucket
+
+INCOMING = "incoming"
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class Delivery(Protocol):
+    """Where the files of a batch come from."""
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        ...
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """Path with forward slashes, and size, of every visible regular file."""
+        ...
+
+    def metadata(self, name: str) -> AbstractContextManager[Path]:
+        """A metadata file as a local path for as long as the context is open."""
+        ...
+
+    def read(self, name: str, limits: Limits) -> bytes:
+        """The bytes of a picture.
+
+        Raises:
+            ImageRefused, RowRefused: It can't be had.
+        """
+        ...
+
+
+def safe_name(file_name: str) -> str:
+    """The path below the delivery that a row names, in one spelling.
+
+    Backslashes count as slashes, as metadata written on Windows has them.
+
+    Raises:
+        RowRefused: It is empty, has control characters, or leads out of the delivery.
+    """
+    name = file_name.strip().replace("\\", "/")
+    if not name:
+        raise RowRefused("missing_file_name", "the row names no file")
+    if _CONTROL.search(name):
+        raise RowRefused("bad_file_name", "the file name holds control characters")
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in parts:
+        raise RowRefused(
+            "path_escapes",
+            f"{printable(file_name, 200)} leads out of the delivery; name files relative to the "
+            "metadata file, without `..`",
+        )
+    if not parts:
+        raise RowRefused("missing_file_name", "the row names no file")
+    return "/".join(parts)
+
+
+class FolderDelivery:
+    """A folder on disk; symbolic links in it are not followed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def where(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """Every visible regular file below the folder.
+
+        Raises:
+            DeliveryRefused: The folder is missing or can't be read.
+        """
+        if not self._folder.is_dir():
+            raise DeliveryRefused("missing_folder", f"{self._folder} is not a folder")
+        folders = [""]  # no recursion: whoever delivers decides how deep folders go
+        while folders:
+            below = folders.pop()
+            for entry in self._entries(below):
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{below}{entry.name}/")
+                elif entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                        yield below + entry.name, entry.stat(follow_symlinks=False).st_size
+
+    def _entries(self, below: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self._folder / below) as entries:
+                return [entry for entry in entries if not entry.name.startswith(".")]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise DeliveryRefused(
+                "unreadable_folder",
+                f"{self._folder / below} can't be read: {error.strerror}; check its permissions",
+            ) from error
+
+    @contextmanager
+    def metadata(self, name: str) -> Iterator[Path]:
+        """The file itself."""
+        yield self._folder / name
+
+    def read(self, name: str, limits: Limits) -> bytes:
+        """The bytes of a file that no link leads to."""
+        path = self._folder
+        parts = name.split("/")
+        for part in parts[:-1]:
+            path = path / part
+            if path.is_symlink():
+                raise RowRefused(
+                    "symlink",
+                    f"{printable(name, 200)} lies behind a symbolic link; send the files "
+                    "themselves (`cp -rL` copies what links point to)",
+                )
+        return read_image_file(path / parts[-1], limits)
+
+
+class BucketDelivery:
+    """Objects below a prefix of the bucket; each is fetched when its row comes."""
+
+    def __init__(self, bucket: Bucket, prefix: str) -> None:
+        self._bucket = bucket
+        self._prefix = prefix.strip("/")
+        self._sizes: dict[str, int] | None = None
+
+    @property
+    def where(self) -> str:
+        """The prefix in the bucket."""
+        return self._bucket.url(self._prefix)
+
+    def _listed(self) -> dict[str, int]:
+        if self._sizes is None:
+            start = len(self._prefix) + 1
+            self._sizes = {o.key[start:]: o.size for o in self._bucket.list(self._prefix)}
+        return self._sizes
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """Every visible object below the prefix."""
+        for name, size in sorted(self._listed().items()):
+            if not any(part.startswith(".") for part in name.split("/")):
+                yield name, size
+
+    @contextmanager
+    def metadata(self, name: str) -> Iterator[Path]:
+        """A copy of the file that is removed afterwards."""
+        with tempfile.TemporaryDirectory(prefix="cf_lab_") as folder:
+            path = Path(folder) / name
+            self._bucket.get_file(f"{self._prefix}/{name}", path)
+            yield path
+
+    def read(self, name: str, limits: Limits) -> bytes:
+        """The bytes of an object that the listing has and that is not too large."""
+        from cf_lab_resources.bucket import BucketKeyError
+
+        size = self._listed().get(name)
+        if size is None:
+            raise ImageRefused("missing_file", f"there is no file {printable(name, 200)}")
+        if size > limits.max_bytes:
+            raise ImageRefused(
+                "too_many_bytes", f"{name} has {size:,} bytes; the limit is {limits.max_bytes:,}"
+            )
+        try:
+            return self._bucket.get_bytes(f"{self._prefix}/{name}")
+        except BucketKeyError as error:
+            raise ImageRefused("missing_file", f"{name} was removed meanwhile") from error
+        except ValueError as error:
+            raise RowRefused(
+                "bad_file_name", f"{name} is no key for every store; rename it"
+            ) from error
+
+
+def in_bucket(bucket: Bucket, prefix: str) -> Delivery:
+    """The delivery below a prefix of the bucket.
+
+    A bucket that is a local folder is read as one: its store follows symbolic links, and whoever
+    may drop files into `incoming/` should not be able to have any file of this machine read.
+    """
+    folder = _local_folder(bucket, prefix)
+    if folder is None:
+        return BucketDelivery(bucket, prefix)
+    if folder.is_symlink():
+        raise DeliveryRefused("missing_folder", f"{folder} is a symbolic link, not a folder")
+    return FolderDelivery(folder)
+
+
+def delivered(bucket: Bucket) -> Iterator[tuple[str, Delivery]]:
+    """Name and delivery of every folder below `incoming/`, by name."""
+    folder = _local_folder(bucket, INCOMING)
+    if folder is None:
+        names = {o.key.split("/")[1] for o in bucket.list(INCOMING) if o.key.count("/") > 1}
+    elif folder.is_dir():
+        entries = os.scandir(folder)
+        names = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
+    else:
+        names = set()
+    for name in sorted(names):
+        if not name.startswith("."):
+            yield name, in_bucket(bucket, f"{INCOMING}/{name}")
+
+
+def _local_folder(bucket: Bucket, prefix: str) -> Path | None:
+    url = bucket.url(prefix.strip("/"))
+    return Path(unquote(urlsplit(url).path)) if url.startswith("file://") else None
+
+
+def metadata_files(files: Iterable[tuple[str, int]]) -> list[str]:
+    """The names among the files that are metadata at the top of the delivery."""
+    return sorted(name for name, _ in files if name in METADATA_FILES)
+
+
+def find_metadata(delivery: Delivery) -> str:
+    """The name of the one metadata file.
+
+    Raises:
+        DeliveryRefused: There is none, or more than one.
+    """
+    files = [(name, size) for name, size in delivery.files() if name.endswith(METADATA_FILES)]
+    found = metadata_files(files)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise DeliveryRefused(
+            "two_metadata_files",
+            f"{delivery.where} has {' and '.join(found)}; keep one, since they may disagree",
+        )
+    deeper = f" (there is a {files[0][0]}; deliver that folder)" if files else ""
+    raise DeliveryRefused(
+        "missing_metadata",
+        f"{delivery.where} has none of {', '.join(METADATA_FILES)} at its top{deeper}; write one "
+        "with the columns `file_name` and `text`",
+    )
+
+
+def fingerprint(files: Iterable[tuple[str, int]]) -> str:
+    """A hash of names and sizes: the same as long as a delivery looks the same."""
+    digest = hashlib.sha256()
+    for name, size in sorted(files):
+        digest.update(f"{size} {name}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

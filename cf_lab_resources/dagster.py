@@ -1,0 +1,80 @@
+"""The outside things as Dagster resources: thin wrappers, one for each.
+
+A field left empty takes its URL from the environment (``CF_LAB_...``), and what is not set
+there is started by the embedded supervisor for as long as the process lives.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from cf_lab_resources.bucket import Bucket
+    from cf_lab_resources.cache import Cache
+    from cf_lab_resources.catalog import Catalog
+    from cf_lab_resources.embedded import Endpoints
+
+
+@functools.cache
+def endpoints() -> Endpoints:
+    """Where the services are; holds them for as long as this process lives."""
+    from cf_lab_resources import embedded
+    from cf_lab_resources.settings import Settings
+
+    lease = embedded.running(Settings.from_env())
+    atexit.register(lease.__exit__, None, None, None)
+    return lease.__enter__()
+
+
+class BucketResource(dg.ConfigurableResource):
+    """Object storage: pictures by content hash, tables by partition."""
+
+    url: str = Field(default="", description="file:// or s3:// URL; empty: CF_LAB_BUCKET")
+
+    def open(self) -> Bucket:
+        """The bucket behind this resource."""
+        from cf_lab_resources.bucket import open_bucket
+
+        return open_bucket(self.url or endpoints().bucket_url)
+
+
+class BackupResource(dg.ConfigurableResource):
+    """The second place: where backups of bucket and catalog go."""
+
+    url: str = Field(default="", description="file:// or s3:// URL; empty: CF_LAB_BACKUP")
+
+    def open(self) -> Bucket:
+        """The bucket behind this resource."""
+        from cf_lab_resources.bucket import open_bucket
+        from cf_lab_resources.settings import Settings
+
+        return open_bucket(self.url or Settings.from_env().backup)
+
+
+class CatalogResource(dg.ConfigurableResource):
+    """Postgres: the record of what is released."""
+
+    url: str = Field(default="", description="postgresql:// URL; empty: CF_LAB_POSTGRES_URL")
+
+    def open(self) -> Catalog:
+        """The catalog behind this resource."""
+        from cf_lab_resources.catalog import open_catalog
+
+        return open_catalog(self.url or endpoints().postgres_url)
+
+
+class CacheResource(dg.ConfigurableResource):
+    """Redis: the released records, ready to be sent."""
+
+    url: str = Field(default="", description="redis:// URL; empty: CF_LAB_REDIS_URL")
+
+    def open(self) -> Cache:
+        """The cache behind this resource."""
+        from cf_lab_resources.cache import open_cache
+
+        return open_cache(self.url or endpoints().redis_url)

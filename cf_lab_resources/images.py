@@ -1,0 +1,402 @@
+"""Pictures from outside, made safe and alike: one bounded decode, one normal form.
+
+Everything that the lab stores as a picture passes `normalise`: the format is told from the first
+bytes and never from the name, the declared size is checked before a pixel is decoded, and what
+comes out is an upright 8-bit RGB PNG without any metadata. The same input gives the same bytes on
+one installation; another build of Pillow may compress the same pixels differently.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import io
+import os
+import re
+import stat
+import struct
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cf_lab_resources.errors import LabError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# The first bytes of what is read, and of what people often send instead.
+_READ = (
+    ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n")),
+    ("JPEG", re.compile(rb"\xff\xd8\xff")),
+    ("WEBP", re.compile(rb"RIFF....WEBP", re.DOTALL)),
+    ("GIF", re.compile(rb"GIF8[79]a")),
+    ("BMP", re.compile(rb"BM.{8}", re.DOTALL)),
+    ("TIFF", re.compile(rb"II\*\x00|MM\x00\*")),
+)
+_NOT_READ = (
+    ("AVIF or HEIC", re.compile(rb"....ftyp(avi|hei|hev|mif|msf)", re.DOTALL)),
+    ("JPEG 2000", re.compile(rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51")),
+    ("JPEG XL", re.compile(rb"\x00\x00\x00\x0cJXL |\xff\x0a")),
+    ("Photoshop", re.compile(rb"8BPS")),
+    ("icon", re.compile(rb"\x00\x00[\x01\x02]\x00")),
+    ("PDF", re.compile(rb"%PDF-")),
+    ("PostScript", re.compile(rb"%!PS")),
+    ("BigTIFF", re.compile(rb"II\+\x00|MM\x00\+")),
+    ("SVG", re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg", re.DOTALL)),
+)
+FORMATS = ", ".join(name for name, _ in _READ)
+
+MAX_PROFILE_BYTES = 4 * 1024 * 1024  # CMYK press profiles have 2 to 3 MB
+CONTACT_SHEET_BYTES = 70_000  # base64 adds a third, and an event-log entry should stay under 100 kB
+
+# Python 3.11's catch_warnings swaps a list that all threads share; our own decodes take turns.
+_PILLOW = threading.Lock()
+
+
+class ImageRefused(LabError):
+    """A picture that is not taken.
+
+    Attributes:
+        reason: A code that does not change: `missing_file`, `not_a_file`, `symlink`,
+            `unreadable_file`, `empty_file`, `too_many_bytes`, `not_an_image`,
+            `unsupported_format`, `too_many_pixels`, `too_few_pixels`, `truncated_image` or
+            `damaged_image`.
+        detail: One sentence for people.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a picture may be.
+
+    Attributes:
+        max_bytes: Size of the file as it comes.
+        max_pixels: Declared width times height; 16 megapixels (4096 x 4096) decode to 48 MiB.
+        min_edge: Shorter edge; less is a tracking pixel or a spacer, not a picture of a person.
+        long_edge: Longer edge after normalisation; larger pictures are reduced to it.
+    """
+
+    max_bytes: int = 32 * 1024 * 1024
+    max_pixels: int = 16 * 1024 * 1024
+    min_edge: int = 8
+    long_edge: int = 1024
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class NormalisedImage:
+    """An upright 8-bit RGB PNG without metadata; `sha256` is the hash of its bytes."""
+
+    png: bytes
+    sha256: str
+    width: int
+    height: int
+
+
+def read_image_file(path: Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of a regular file, never more than the limit, never through a link at its end.
+
+    Raises:
+        ImageRefused: It is missing, a link, a folder or device, not readable or too large.
+        OSError: The disk or network failed, which says nothing about the picture.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        refused = _refusal_of(error, path.name)
+        if refused is None:
+            raise
+        raise refused from error
+    try:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            raise ImageRefused("not_a_file", f"{path.name} is a folder or a device, not a file")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(limits.max_bytes + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > limits.max_bytes:
+        raise _too_many_bytes(path.name, state.st_size, limits)
+    return data
+
+
+def normalise(
+    data: bytes, *, name: str = "the picture", limits: Limits = DEFAULT_LIMITS
+) -> NormalisedImage:
+    """Decodes a picture under limits and brings it to the normal form.
+
+    EXIF orientation is applied and all metadata dropped; the first frame of an animation is
+    taken; alpha is laid over white; 16-bit samples are scaled; an embedded ICC profile that fits
+    the pixels is followed, any other is ignored; the longer edge is reduced by area averaging.
+
+    Args:
+        data: The file's bytes.
+        name: What messages call it.
+        limits: What is accepted.
+
+    Raises:
+        ImageRefused: It is not a picture that is taken; says why.
+    """
+    image = _decode(data, _format(data, name, limits), name, limits)
+    profile = image.info.get("icc_profile")
+    try:
+        picture = _reduced(_srgb(_opaque(image), profile), limits.long_edge)
+    except ImageRefused:
+        raise
+    except (OSError, ValueError) as error:
+        raise ImageRefused(
+            "unsupported_format", f"{name} has pixels of a kind that is not read ({image.mode})"
+        ) from error
+    out = io.BytesIO()
+    picture.save(out, "PNG", compress_level=6)
+    png = out.getvalue()
+    return NormalisedImage(png, hashlib.sha256(png).hexdigest(), picture.width, picture.height)
+
+
+def contact_sheet(
+    pngs: Sequence[bytes],
+    *,
+    columns: int = 6,
+    edge: int = 96,
+    max_bytes: int = CONTACT_SHEET_BYTES,
+) -> bytes:
+    """A JPEG that shows normalised pictures in a grid, small enough for an event log.
+
+    Raises:
+        ValueError: There is no picture.
+    """
+    from PIL import Image
+
+    if not pngs:
+        raise ValueError("a contact sheet needs at least one picture")
+    columns = min(columns, len(pngs))
+    rows = -(-len(pngs) // columns)
+    sheet = Image.new("RGB", (columns * (edge + 4) + 4, rows * (edge + 4) + 4), "white")
+    for index, png in enumerate(pngs):
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+            picture.thumbnail((edge, edge), Image.Resampling.BOX)
+            row, column = divmod(index, columns)
+            x = 4 + column * (edge + 4) + (edge - picture.width) // 2
+            y = 4 + row * (edge + 4) + (edge - picture.height) // 2
+            sheet.paste(picture, (x, y))
+    while True:
+        for quality in (85, 70, 50, 30):
+            out = io.BytesIO()
+            sheet.save(out, "JPEG", quality=quality)
+            if len(out.getvalue()) <= max_bytes:
+                return out.getvalue()
+        sheet = sheet.reduce(2)
+
+
+def as_markdown(jpeg: bytes, alt: str) -> str:
+    """A Markdown image with the bytes in it, which Dagster's UI shows without a request."""
+    return f"![{alt}](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})"
+
+
+def _refusal_of(error: OSError, name: str) -> ImageRefused | None:
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR | errno.ENAMETOOLONG | errno.EINVAL:
+            return ImageRefused("missing_file", f"there is no file {name}")
+        case errno.ELOOP:
+            return ImageRefused("symlink", f"{name} is a symbolic link; send the file itself")
+        case errno.EACCES | errno.EPERM:
+            return ImageRefused("unreadable_file", f"{name} may not be read; check its permissions")
+        case errno.EISDIR | errno.ENXIO:
+            return ImageRefused("not_a_file", f"{name} is a folder or a device, not a file")
+    return None
+
+
+def _too_many_bytes(name: str, size: int, limits: Limits) -> ImageRefused:
+    return ImageRefused(
+        "too_many_bytes",
+        f"{name} has {size:,} bytes; the limit is {limits.max_bytes:,}",
+    )
+
+
+def _format(data: bytes, name: str, limits: Limits) -> str:
+    """Pillow's name of the format, told from the first bytes."""
+    if not data:
+        raise ImageRefused("empty_file", f"{name} has no bytes")
+    if len(data) > limits.max_bytes:
+        raise _too_many_bytes(name, len(data), limits)
+    head = data[:1024]
+    for form, pattern in _READ:
+        if pattern.match(head):
+            return form
+    for form, pattern in _NOT_READ:
+        if pattern.match(head):
+            raise ImageRefused(
+                "unsupported_format", f"{name} is {form}; send it as one of {FORMATS}"
+            )
+    raise ImageRefused("not_an_image", f"{name} is not a picture, whatever its name says")
+
+
+def _check_pixels(size: tuple[int, int], name: str, limits: Limits) -> None:
+    width, height = size
+    if width * height > limits.max_pixels:
+        raise ImageRefused(
+            "too_many_pixels",
+            f"{name} declares {width:,} x {height:,} pixels; the limit is {limits.max_pixels:,}",
+        )
+    if min(width, height) < limits.min_edge:
+        raise ImageRefused(
+            "too_few_pixels",
+            f"{name} has {width} x {height} pixels; each edge needs {limits.min_edge} or more",
+        )
+
+
+def _declared_size(data: bytes, form: str) -> tuple[int, int] | None:
+    """Width and height by our own reading of the header, where Pillow's comes late.
+
+    Pillow's WebP reader sets up buffers for the whole canvas on opening, and its error for huge
+    PNG and GIF files does not say how large they are.
+    """
+    try:
+        if form == "PNG":
+            return struct.unpack_from(">II", data, 16)
+        if form == "GIF":
+            return struct.unpack_from("<HH", data, 6)
+        if form == "WEBP":
+            return _webp_size(data)
+    except struct.error:
+        pass  # cut off within the header; the decoder says so
+    return None
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    match data[12:16]:
+        case b"VP8X":
+            low_w, high_w, low_h, high_h = struct.unpack_from("<HBHB", data, 24)
+            return (low_w | high_w << 16) + 1, (low_h | high_h << 16) + 1
+        case b"VP8L":
+            (bits,) = struct.unpack_from("<I", data, 21)
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8 ":
+            width, height = struct.unpack_from("<HH", data, 26)
+            return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+def _decode(data: bytes, form: str, name: str, limits: Limits) -> Image.Image:
+    from PIL import Image
+
+    declared = _declared_size(data, form)
+    if declared:
+        _check_pixels(declared, name, limits)
+    with _PILLOW, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of corrupt EXIF and the like, which is dropped anyway
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(io.BytesIO(data), formats=[form])
+            _check_pixels(image.size, name, limits)
+            image.load()
+            _check_pixels(image.size, name, limits)  # a GIF's first frame may exceed its canvas
+            return _upright(image)
+        except (ImageRefused, MemoryError):
+            raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ImageRefused(
+                "too_many_pixels",
+                f"{name} declares more than the limit of {limits.max_pixels:,} pixels",
+            ) from error
+        except Exception as error:  # decoders of damaged files raise whatever they stumble over
+            raise _damaged(name, form, data, error) from error
+
+
+def _damaged(name: str, form: str, data: bytes, error: Exception) -> ImageRefused:
+    message = str(error).lower()
+    cut = "truncat" in message or isinstance(error, EOFError) or len(data) < 32
+    # libwebp does not tell a cut file from a damaged one, but the container states its length.
+    if form == "WEBP" and len(data) >= 8:
+        cut = cut or struct.unpack_from("<I", data, 4)[0] + 8 > len(data)
+    if cut:
+        return ImageRefused("truncated_image", f"{name} ends before its {form} data does")
+    return ImageRefused("damaged_image", f"{name} cannot be decoded as {form}")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # EXIF that can't be parsed says nothing about orientation
+        return image
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """The picture in mode L, RGB or CMYK, transparency laid over white."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        image = _eight_bit(image)
+    if image.mode in ("I", "F", "LAB"):
+        raise ValueError(image.mode)
+    if image.mode in ("LA", "La"):
+        image = image.convert("LA")
+        grey = Image.new("L", image.size, 255)
+        grey.paste(image.getchannel("L"), mask=image.getchannel("A"))
+        return grey
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    if image.mode == "1":
+        return image.convert("L")
+    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """A 16-bit grey picture scaled to 8 bits; Pillow's own conversion would clip it."""
+    import numpy as np
+    from PIL import Image
+
+    # TIFF's BitsPerSample: 12-bit scans come in the same mode, but reach 4095 only.
+    bits = getattr(image, "tag_v2", {}).get(258, (16,))[0]
+    samples = np.asarray(image).astype(np.uint16)
+    grey = Image.fromarray((samples >> (bits - 8)).astype(np.uint8))
+    hidden = image.info.get("transparency")
+    if isinstance(hidden, int):
+        grey.paste(255, mask=Image.fromarray((samples == hidden).astype(np.uint8) * 255))
+    return grey
+
+
+def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    from PIL import ImageCms
+
+    if profile and len(profile) <= MAX_PROFILE_BYTES:
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            space = source.profile.xcolor_space.strip()
+            fits = space == {"L": "GRAY"}.get(image.mode, image.mode)
+            # From sRGB to sRGB would only move values by rounding.
+            if fits and "srgb" not in ImageCms.getProfileDescription(source).lower():
+                target = ImageCms.createProfile("sRGB")
+                converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+                if converted is not None:
+                    return converted
+        except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+            pass  # a profile that can't be read is as good as none
+    return image.convert("RGB")
+
+
+def _reduced(image: Image.Image, long_edge: int) -> Image.Image:
+    """A fresh RGB image of at most that edge; fresh, so that no metadata comes along."""
+    from PIL import Image
+
+    scale = long_edge / max(image.size)
+    if scale < 1:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.BOX)
+    clean = Image.new("RGB", image.size)
+    clean.paste(image)
+    return clean

@@ -1,0 +1,1 @@
+"""From source pairs to a dataset of accepted counterfactual sets."""

@@ -1,0 +1,1 @@
+"""The procedural portrait world and the small models that are trained on it."""

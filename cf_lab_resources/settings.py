@@ -19,6 +19,7 @@ POSTGRES_VARIABLE = "CF_LAB_POSTGRES_URL"
 DAGSTER_POSTGRES_VARIABLE = "CF_LAB_DAGSTER_POSTGRES_URL"
 REDIS_VARIABLE = "CF_LAB_REDIS_URL"
 BUCKET_VARIABLE = "CF_LAB_BUCKET"
+BACKUP_VARIABLE = "CF_LAB_BACKUP"
 
 DEFAULT_HOME = ".cf_lab"
 
@@ -50,6 +51,7 @@ class Settings:
         redis_url: `redis://`, `rediss://` or `unix://` URL.
         bucket_url: `file://`, `s3://` or `memory://` URL of the object store.
         dagster_postgres_url: libpq URL of Dagster's own database.
+        backup_url: `file://` or `s3://` URL of the second place, where backups go.
     """
 
     home: Path
@@ -57,6 +59,7 @@ class Settings:
     redis_url: str | None = None
     bucket_url: str | None = None
     dagster_postgres_url: str | None = None
+    backup_url: str | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -78,16 +81,24 @@ class Settings:
             home=home,
             postgres_url=_postgres_url(POSTGRES_VARIABLE, value(POSTGRES_VARIABLE)),
             redis_url=_redis_url(value(REDIS_VARIABLE)),
-            bucket_url=_bucket_url(value(BUCKET_VARIABLE)) or _folder_url(home / "bucket"),
+            bucket_url=_bucket_url(BUCKET_VARIABLE, value(BUCKET_VARIABLE))
+            or _folder_url(home / "bucket"),
             dagster_postgres_url=_postgres_url(
                 DAGSTER_POSTGRES_VARIABLE, value(DAGSTER_POSTGRES_VARIABLE)
             ),
+            backup_url=_bucket_url(BACKUP_VARIABLE, value(BACKUP_VARIABLE), ("file", "s3"))
+            or _folder_url(home / "backups"),
         )
 
     @property
     def bucket(self) -> str:
         """The bucket's URL, which is a folder under `home` where none was set."""
         return self.bucket_url or _folder_url(self.home / "bucket")
+
+    @property
+    def backup(self) -> str:
+        """The second place's URL, which is a folder under `home` where none was set."""
+        return self.backup_url or _folder_url(self.home / "backups")
 
     @property
     def postgres_folder(self) -> Path:
@@ -125,6 +136,7 @@ class Settings:
             "redis_url": self.redis_url,
             "bucket_url": self.bucket_url,
             "dagster_postgres_url": self.dagster_postgres_url,
+            "backup_url": self.backup_url,
         }
         shown = "".join(f", {name}={redact(url)!r}" for name, url in urls.items() if url)
         return f"Settings(home={str(self.home)!r}{shown})"
@@ -169,8 +181,15 @@ def _check_port(variable: str, parts: SplitResult, example: str) -> None:
 
 
 def _postgres_url(variable: str, url: str | None) -> str | None:
-    if url is None:
-        return None
+    return None if url is None else checked_postgres_url(variable, url)
+
+
+def checked_postgres_url(variable: str, url: str) -> str:
+    """Returns a libpq URL that is well formed; `variable` says whose value it is.
+
+    Raises:
+        SettingsError: It is malformed.
+    """
     example = "postgresql://user:password@host:5432/cf_lab"
     parts = _parts(variable, url, ("postgresql", "postgres"), example)
     if "," not in parts.netloc:  # libpq takes a list of hosts, urlsplit does not
@@ -202,21 +221,30 @@ def _redis_url(url: str | None) -> str | None:
     return url
 
 
-def _bucket_url(url: str | None) -> str | None:
-    if url is None:
-        return None
+def _bucket_url(
+    variable: str, url: str | None, schemes: tuple[str, ...] = ("file", "s3", "memory")
+) -> str | None:
+    return None if url is None else checked_bucket_url(variable, url, schemes)
+
+
+def checked_bucket_url(variable: str, url: str, schemes: tuple[str, ...]) -> str:
+    """Returns a bucket's URL that is well formed; `variable` says whose value it is.
+
+    Raises:
+        SettingsError: It is malformed.
+    """
     example = "s3://bucket/prefix or file:///absolute/folder"
-    parts = _parts(BUCKET_VARIABLE, url, ("file", "s3", "memory"), example)
+    parts = _parts(variable, url, schemes, example)
     if parts.scheme == "file" and (parts.netloc or len(parts.path) < 2):
         raise SettingsError(
-            f"{BUCKET_VARIABLE}: a file:// URL needs an absolute folder, so three slashes; "
+            f"{variable}: a file:// URL needs an absolute folder, so three slashes; "
             f"write it like {example}."
         )
     if parts.scheme == "s3" and not parts.hostname:
-        raise SettingsError(f"{BUCKET_VARIABLE}: it names no bucket; write it like {example}.")
+        raise SettingsError(f"{variable}: it names no bucket; write it like {example}.")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise SettingsError(
-            f"{BUCKET_VARIABLE}: no credentials, query or fragment belong in it; S3 credentials "
+            f"{variable}: no credentials, query or fragment belong in it; S3 credentials "
             f"come from AWS_ACCESS_KEY_ID and its kin; write it like {example}."
         )
     return url

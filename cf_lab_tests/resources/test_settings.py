@@ -18,6 +18,7 @@ def test_with_nothing_set_all_lies_in_the_current_folder(
     assert settings.postgres_url is None
     assert settings.redis_url is None
     assert settings.bucket_url == (tmp_path / ".cf_lab" / "bucket").as_uri()
+    assert settings.backup_url == (tmp_path / ".cf_lab" / "backups").as_uri() == settings.backup
     assert not settings.home.exists()
 
 
@@ -28,6 +29,7 @@ def test_what_is_set_is_taken(tmp_path: Path) -> None:
         "CF_LAB_DAGSTER_POSTGRES_URL": "postgresql://u:p@a:1,b:2/dagster?sslmode=require",
         "CF_LAB_REDIS_URL": "rediss://:p@cache:6380/2",
         "CF_LAB_BUCKET": "s3://lab/prod",
+        "CF_LAB_BACKUP": "s3://elsewhere/lab",
     }
     settings = Settings.from_env(environ)
     assert settings == Settings(
@@ -36,8 +38,10 @@ def test_what_is_set_is_taken(tmp_path: Path) -> None:
         redis_url=environ["CF_LAB_REDIS_URL"],
         bucket_url="s3://lab/prod",
         dagster_postgres_url=environ["CF_LAB_DAGSTER_POSTGRES_URL"],
+        backup_url="s3://elsewhere/lab",
     )
     assert settings.bucket == "s3://lab/prod"
+    assert settings.backup == "s3://elsewhere/lab"
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
@@ -77,6 +81,8 @@ def test_the_forms_of_a_bucket_url(url: str) -> None:
         ("CF_LAB_BUCKET", "s3:///prefix"),
         ("CF_LAB_BUCKET", "s3://key:hunter2@bucket"),
         ("CF_LAB_BUCKET", "gs://bucket"),
+        ("CF_LAB_BACKUP", "s3://key:hunter2@bucket"),
+        ("CF_LAB_BACKUP", "memory://"),
     ],
 )
 def test_an_error_names_the_variable_and_the_cure_but_no_secret(variable: str, value: str) -> None:

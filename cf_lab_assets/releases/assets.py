@@ -1,0 +1,191 @@
+"""The candidate and the current release as assets: thin, the work is in the siblings.
+
+Annotations are evaluated here (no `__future__` import): Dagster refuses a context whose type is
+a string.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from cf_lab_assets import names
+from cf_lab_assets.releases.gates import GATES
+from cf_lab_assets.releases.refusal import RELEASE_ID, Refusal, latest_candidate, refusals
+from cf_lab_resources.dagster import BucketResource, CacheResource, CatalogResource
+from cf_lab_resources.errors import LabError
+
+if TYPE_CHECKING:
+    from cf_lab_assets.releases.pointer import Moved
+    from cf_lab_resources.bucket import Bucket
+    from cf_lab_resources.catalog import Release
+
+
+@dg.asset(
+    key=names.RELEASE_CANDIDATE,
+    deps=[names.DATASET, names.BIAS_REPORT],
+    group_name=names.RELEASES,
+    owners=names.OWNERS,
+    kinds={"postgres", "redis"},
+    code_version="1",
+)
+def candidate(
+    context: dg.AssetExecutionContext,
+    bucket: BucketResource,
+    catalog: CatalogResource,
+    cache: CacheResource,
+) -> dg.MaterializeResult:
+    """The newest dataset with its bias report, staged as a release.
+
+    It is whole in Postgres and warm in Redis, and nobody sees it until its gates have passed and
+    it is made current.
+    """
+    from cf_lab_assets.releases.candidate import manifest_key, read_content, stage_candidate, warm
+    from cf_lab_resources.cache import CacheError
+
+    store = bucket.open()
+    with catalog.open() as opened_catalog, cache.open() as opened_cache:
+        try:
+            content = read_content(store)
+            loaded = stage_candidate(store, opened_catalog, content)
+            counts = opened_catalog.counts(content.release_id)
+        except LabError as error:
+            raise _failure(error) from error
+        try:
+            warmed = warm(opened_catalog, opened_cache, content.release_id)
+        except CacheError as error:
+            warmed = 0
+            context.log.warning(f"the cache was not warmed, lookups will use Postgres: {error}")
+    context.log.info(f"release {content.release_id}: {'loaded' if loaded.new else 'was there'}")
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": counts["pair"],
+            "dagster/column_schema": _columns(),
+            "dagster/uri": store.url(manifest_key(content.release_id)),
+            RELEASE_ID: content.release_id,
+            "content_hash": content.content_hash,
+            "dataset_hash": content.dataset_hash,
+            "sets": counts["set"],
+            "newly_loaded": loaded.new,
+            "records_in_cache": warmed,
+            "report": store.url(content.report_key) if content.report_key else "missing",
+            "manifest": dg.MetadataValue.json(content.manifest),
+        },
+        data_version=dg.DataVersion(content.content_hash),
+    )
+
+
+@dg.asset(
+    key=names.RELEASE_CURRENT,
+    deps=[names.RELEASE_CANDIDATE],
+    group_name=names.RELEASES,
+    owners=names.OWNERS,
+    kinds={"postgres", "redis"},
+    code_version="1",
+)
+def current(
+    context: dg.AssetExecutionContext,
+    bucket: BucketResource,
+    catalog: CatalogResource,
+    cache: CacheResource,
+) -> dg.MaterializeResult:
+    """The release that the lookup API answers from.
+
+    It is the candidate, once every gate has passed on it; refused otherwise, also when launched
+    by hand.
+    """
+    from cf_lab_assets.releases.pointer import publish
+
+    staged = latest_candidate(context.instance)
+    if staged is None:
+        raise dg.Failure(
+            "there is nothing to publish; materialise releases/candidate", allow_retries=False
+        )
+    refused = refusals(context.instance, staged)
+    if refused:
+        raise _refused(staged.release_id, refused)
+    with catalog.open() as opened_catalog, cache.open() as opened_cache:
+        try:
+            moved = publish(opened_catalog, opened_cache, staged.release_id)
+            release = opened_catalog.get_release(staged.release_id)
+        except LabError as error:
+            raise _failure(error) from error
+    if moved.cache_error:
+        context.log.warning(f"published; the cache was not brought up to date: {moved.cache_error}")
+    assert release is not None
+    return dg.MaterializeResult(
+        metadata=_current_metadata(bucket.open(), release, moved),
+        data_version=dg.DataVersion(release.content_hash),
+    )
+
+
+def _current_metadata(bucket: "Bucket", release: "Release", moved: "Moved") -> dict[str, Any]:
+    from cf_lab_assets.releases.candidate import manifest_key
+
+    counts = release.manifest["counts"]
+    return {
+        "dagster/row_count": counts["pairs"],
+        "dagster/uri": bucket.url(manifest_key(release.release_id)),
+        RELEASE_ID: release.release_id,
+        "previous": moved.previous or "none",
+        "changed": moved.changed,
+        "cache": moved.cache_error or "up to date",
+        "pairs": counts["pairs"],
+        "sets": counts["sets"],
+        "images": counts["images"],
+        "dataset_hash": release.dataset_hash,
+        "report": bucket.url(release.report_key) if release.report_key else "missing",
+        "gates": dg.MetadataValue.table(
+            [
+                dg.TableRecord({"gate": gate.name, "limit": f"{gate.limit:g} {gate.unit}"})
+                for gate in GATES
+            ]
+        ),
+    }
+
+
+def _failure(error: LabError) -> dg.Failure:
+    from cf_lab_resources.bucket import BucketError, BucketKeyError
+    from cf_lab_resources.catalog import CatalogUnavailable
+
+    passing = isinstance(error, CatalogUnavailable) or (
+        isinstance(error, BucketError) and not isinstance(error, BucketKeyError)
+    )
+    return dg.Failure(str(error), allow_retries=passing)
+
+
+def _refused(release_id: str, refused: list[Refusal]) -> dg.Failure:
+    lines = "; ".join(f"{one.gate}: {one.why} ({one.remedy})" for one in refused)
+    return dg.Failure(
+        f"release {release_id} is refused by {len(refused)} of {len(GATES)} gates: {lines}",
+        metadata={
+            RELEASE_ID: release_id,
+            "gates": dg.MetadataValue.table(
+                [
+                    dg.TableRecord({"gate": one.gate, "why": one.why, "what to do": one.remedy})
+                    for one in refused
+                ]
+            ),
+        },
+        allow_retries=False,
+    )
+
+
+def _columns() -> dg.TableSchema:
+    names_and_meanings = {
+        "release_id": "the release; the table is partitioned by it",
+        "id": "the pair's id",
+        "set_id": "the counterfactual set's id",
+        "image_sha256": "hash of the pair's picture",
+        "record": "the JSON that the API sends",
+    }
+    return dg.TableSchema(
+        [
+            dg.TableColumn(
+                name,
+                "bytea" if name == "record" else "text",
+                description=meaning,
+                constraints=dg.TableColumnConstraints(nullable=False, unique=name == "id"),
+            )
+            for name, meaning in names_and_meanings.items()
+        ]
+    )

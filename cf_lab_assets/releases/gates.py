@@ -1,0 +1,392 @@
+"""The gates: what must hold before a release may become current.
+
+Each gate is a pure function of what was staged, and gives what it measured beside its limit. A
+gate that can't be measured has failed. Only a store that does not answer is an error: it says
+nothing of the release, and the gates are evaluated again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# CITS is a logistic function fitted to whether a counterfactual is right: from 0.5 on, right is
+# more likely than wrong.
+MEDIAN_CITS_FLOOR = 0.5
+# With fewer than six values there is no distribution-free 95 % interval of a median at all: the
+# widest, from the least to the greatest, covers 1 - 2 * 0.5**n (0.938 for five, 0.969 for six).
+MIN_SETS = 6
+
+SHOWN = 10
+HASHING_THREADS = 8
+HASHING_CHUNK = 256
+
+ContentHash = Callable[["pa.Table", "pa.Table", Mapping[str, Any]], str]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a gate demands.
+
+    Attributes:
+        name: A proposition; the name of the asset check.
+        limit: What is measured must not be above it, or below it for a floor.
+        unit: Of the limit and of what is measured.
+        description: What it looks at.
+        origin: Where the limit is from.
+    """
+
+    name: str
+    limit: float
+    unit: str
+    description: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What a gate found.
+
+    Attributes:
+        name: The gate's.
+        passed: Whether the release may be published as far as this gate goes.
+        measured: In the gate's unit; None where it could not be measured.
+        limit: The gate's.
+        unit: The gate's.
+        detail: What was found, and what to do where it failed.
+    """
+
+    name: str
+    passed: bool
+    measured: float | None
+    limit: float
+    unit: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What the gates judge.
+
+    Attributes:
+        dataset_hash: Content hash that the release names.
+        manifest: Of the dataset.
+        pairs: The dataset's pairs.
+        sets: The dataset's sets.
+        report_html: None where there is none.
+        report_json: None where there is none.
+    """
+
+    dataset_hash: str
+    manifest: Mapping[str, Any]
+    pairs: pa.Table
+    sets: pa.Table
+    report_html: bytes | None
+    report_json: bytes | None
+
+
+SCHEMA_MATCHES = Gate(
+    "schema_matches",
+    0,
+    "differences",
+    "Both tables have the columns and types of this version of the lab, as many rows as the "
+    "manifest says, and ids that the API can look up.",
+    "any difference breaks readers of the record",
+)
+EVERY_SET_IS_COMPLETE = Gate(
+    "every_set_is_complete",
+    0,
+    "sets",
+    "Each set has one member for each of its values, exactly one of them the placebo, and each "
+    "pair belongs to a set.",
+    "a bias metric over an incomplete set compares different people",
+)
+NO_HASH_MISMATCH = Gate(
+    "no_hash_mismatch",
+    0,
+    "objects",
+    "Each picture in the bucket, hashed anew, and the dataset's content hash, computed anew, are "
+    "what the release names.",
+    "a release is content-addressed: any mismatch is damage or tampering",
+)
+QUALITY_IS_ABOVE_FLOOR = Gate(
+    "quality_is_above_floor",
+    MEDIAN_CITS_FLOOR,
+    "median CITS",
+    f"The median CITS of the counterfactuals, placebos left out, is at least "
+    f"{MEDIAN_CITS_FLOOR}, over at least {MIN_SETS} sets.",
+    "0.5: a counterfactual is more likely right than wrong; 6 sets: the least number for which "
+    "a median has a 95 % interval",
+)
+REPORT_IS_PRESENT = Gate(
+    "report_is_present",
+    2,
+    "documents",
+    "The bias report is there as HTML and as JSON, both can be parsed and are of this dataset.",
+    "both forms of the report",
+)
+
+GATES = (
+    SCHEMA_MATCHES,
+    EVERY_SET_IS_COMPLETE,
+    NO_HASH_MISMATCH,
+    QUALITY_IS_ABOVE_FLOOR,
+    REPORT_IS_PRESENT,
+)
+
+
+def evaluate(
+    staged: Staged, read: Callable[[str], bytes], content_hash: ContentHash
+) -> list[GateResult]:
+    """The results of all gates, in the order of `GATES`.
+
+    Args:
+        staged: what is judged.
+        read: gives the bytes under a bucket key; `LookupError` where there is no object.
+        content_hash: of pairs, sets and configuration; see `counterfactuals.dataset`.
+    """
+    judges: dict[Gate, Callable[[], GateResult]] = {
+        SCHEMA_MATCHES: lambda: schema_matches(staged),
+        EVERY_SET_IS_COMPLETE: lambda: every_set_is_complete(staged),
+        NO_HASH_MISMATCH: lambda: no_hash_mismatch(staged, read, content_hash),
+        QUALITY_IS_ABOVE_FLOOR: lambda: quality_is_above_floor(staged),
+        REPORT_IS_PRESENT: lambda: report_is_present(staged),
+    }
+    return [_judged(gate, judges[gate]) for gate in GATES]
+
+
+def _judged(gate: Gate, judge: Callable[[], GateResult]) -> GateResult:
+    try:
+        return judge()
+    except (LookupError, TypeError, ValueError) as error:
+        detail = f"could not be measured, so it failed: {type(error).__name__}: {error}"
+        return GateResult(gate.name, False, None, gate.limit, gate.unit, detail)
+
+
+def _result(gate: Gate, measured: float, passed: bool, detail: str) -> GateResult:
+    return GateResult(gate.name, passed, float(measured), gate.limit, gate.unit, detail)
+
+
+def _counted(gate: Gate, faults: Sequence[str], fine: str, remedy: str) -> GateResult:
+    if not faults:
+        return _result(gate, 0, True, fine)
+    shown = "; ".join(faults[:SHOWN])
+    more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    return _result(gate, len(faults), False, f"{shown}{more}: {remedy}")
+
+
+def schema_matches(staged: Staged) -> GateResult:
+    """Columns, types, numbers of rows, and the form of ids."""
+    from cf_lab_assets.counterfactuals.tables import schema
+
+    faults: list[str] = []
+    for name, table in (("pairs", staged.pairs), ("sets", staged.sets)):
+        faults += _schema_faults(name, table.schema, schema(name))
+        if table.num_rows != staged.manifest[name]:
+            faults.append(
+                f"{name}: {table.num_rows} rows, and {staged.manifest[name]} in the manifest"
+            )
+    faults += _id_faults(staged)
+    return _counted(
+        SCHEMA_MATCHES,
+        faults,
+        f"{staged.pairs.num_rows} pairs and {staged.sets.num_rows} sets",
+        "materialise counterfactuals/dataset again with this version of the lab",
+    )
+
+
+def _schema_faults(name: str, found: pa.Schema, expected: pa.Schema) -> Iterator[str]:
+    types = {field.name: field.type for field in found}
+    for field in expected:
+        kind = types.pop(field.name, None)
+        if kind is None:
+            yield f"{name}: no column {field.name}"
+        elif kind != field.type:
+            yield f"{name}: {field.name} is {kind}, not {field.type}"
+    for column in types:
+        yield f"{name}: unknown column {column}"
+
+
+def _id_faults(staged: Staged) -> Iterator[str]:
+    from cf_lab_resources.catalog.ids import is_record_id, is_sha256
+
+    for table, column, good in (
+        (staged.pairs, "pair_id", is_record_id),
+        (staged.pairs, "image_sha256", is_sha256),
+        (staged.sets, "set_id", is_record_id),
+    ):
+        if column in table.column_names:
+            for value in table.column(column).to_pylist():
+                if value is None or not good(value):
+                    yield f"{column} {value!r} is malformed"
+
+
+def every_set_is_complete(staged: Staged) -> GateResult:
+    """One member for each value, exactly one placebo, no pair without a set, no duplicates."""
+    members: dict[str, list[tuple[str, str, bool]]] = defaultdict(list)
+    columns = ("set_id", "pair_id", "value", "is_placebo")
+    for set_id, *member in zip(*(staged.pairs.column(c).to_pylist() for c in columns), strict=True):
+        members[set_id].append((member[0], member[1], member[2]))
+    faults: list[str] = []
+    known: set[str] = set()
+    for row in staged.sets.select(["set_id", "member_values", "from_value"]).to_pylist():
+        set_id = row["set_id"]
+        if set_id in known:
+            faults.append(f"{set_id}: the set is there twice")
+        known.add(set_id)
+        fault = _set_fault(row, members.get(set_id, []))
+        if fault:
+            faults.append(f"{set_id}: {fault}")
+    faults += [f"{set_id}: pairs of no set" for set_id in members if set_id not in known]
+    return _counted(
+        EVERY_SET_IS_COMPLETE,
+        faults,
+        f"all of {len(known)} sets",
+        "see counterfactuals/accepted_sets of these sources' batches",
+    )
+
+
+def _set_fault(row: Mapping[str, Any], members: Sequence[tuple[str, str, bool]]) -> str | None:
+    values = Counter(value for _, value, _ in members)
+    expected = Counter(row["member_values"])
+    if len({pair_id for pair_id, _, _ in members}) < len(members):
+        return "two members have the same id"
+    if any(count > 1 for count in (values | expected).values()):
+        return "a value is there twice"
+    if values != expected:
+        missing, extra = sorted(expected - values), sorted(values - expected)
+        return f"no member for {missing}" if missing else f"members for unknown values {extra}"
+    if len(expected) < 2:
+        return "fewer than two members"
+    placebos = [value for _, value, is_placebo in members if is_placebo]
+    if placebos != [row["from_value"]]:
+        return f"placebos are {placebos}, not the source's own value {row['from_value']!r} once"
+    return None
+
+
+def no_hash_mismatch(
+    staged: Staged, read: Callable[[str], bytes], content_hash: ContentHash
+) -> GateResult:
+    """Pictures and dataset, hashed anew; one picture a thread is in memory at a time."""
+    faults = []
+    for where, digest in (
+        ("the manifest says", staged.manifest["content_hash"]),
+        ("computed anew it is", content_hash(staged.pairs, staged.sets, staged.manifest["config"])),
+    ):
+        if digest != staged.dataset_hash:
+            faults.append(f"the dataset is {staged.dataset_hash[:12]}, and {where} {digest[:12]}")
+    pictures = _pictures(staged.pairs)
+    faults += hash_faults(pictures, read)
+    return _counted(
+        NO_HASH_MISMATCH,
+        faults,
+        f"{len(pictures)} pictures and the dataset",
+        "restore the bucket from its backup, or make the dataset again",
+    )
+
+
+def _pictures(pairs: pa.Table) -> list[tuple[str, str]]:
+    found: set[tuple[str, str]] = set()
+    for prefix in ("", "source_"):
+        keys = pairs.column(f"{prefix}image_key").to_pylist()
+        found.update(zip(keys, pairs.column(f"{prefix}image_sha256").to_pylist(), strict=True))
+    return sorted(found)
+
+
+def hash_faults(pictures: Iterable[tuple[str, str]], read: Callable[[str], bytes]) -> Iterator[str]:
+    """What is wrong with objects, given as (key, SHA-256); read and hashed by threads."""
+
+    def fault(picture: tuple[str, str]) -> str | None:
+        key, digest = picture
+        try:
+            found = hashlib.sha256(read(key)).hexdigest()
+        except LookupError:
+            return f"{key} is missing"
+        return None if found == digest else f"{key} has the hash {found[:12]}"
+
+    remaining = iter(pictures)
+    with ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hash") as threads:
+        while chunk := list(islice(remaining, HASHING_CHUNK)):
+            yield from (found for found in threads.map(fault, chunk) if found)
+
+
+def quality_is_above_floor(staged: Staged) -> GateResult:
+    """The median CITS of counterfactuals, and the number of sets."""
+    scores = [
+        float("nan") if cits is None else float(cits)
+        for cits, is_placebo in zip(
+            staged.pairs.column("cits").to_pylist(),
+            staged.pairs.column("is_placebo").to_pylist(),
+            strict=True,
+        )
+        if not is_placebo
+    ]
+    sets = staged.sets.num_rows
+    unknown = sum(score != score for score in scores)
+    median = statistics.median(scores) if scores and not unknown else 0.0
+    passed = not unknown and median >= MEDIAN_CITS_FLOOR and sets >= MIN_SETS
+    found = f"median {median:.3f} of {len(scores)} counterfactuals in {sets} sets"
+    if unknown:
+        found += f", {unknown} of them without a score"
+    remedy = (
+        ""
+        if passed
+        else (
+            f": at least {MEDIAN_CITS_FLOOR} over {MIN_SETS} sets or more is needed; ingest more "
+            "sources, or raise the draws or the editor's steps"
+        )
+    )
+    return _result(QUALITY_IS_ABOVE_FLOOR, median, passed, found + remedy)
+
+
+def report_is_present(staged: Staged) -> GateResult:
+    """Both forms of the report, parsed, and of this dataset."""
+    faults = [
+        fault
+        for fault in (
+            _html_fault(staged.report_html, staged.dataset_hash),
+            _json_fault(staged.report_json, staged.dataset_hash),
+        )
+        if fault
+    ]
+    good = int(REPORT_IS_PRESENT.limit) - len(faults)
+    detail = (
+        "HTML and JSON"
+        if not faults
+        else (f"{'; '.join(faults)}: materialise audits/bias_report, then releases/candidate")
+    )
+    return _result(REPORT_IS_PRESENT, good, not faults, detail)
+
+
+def _html_fault(data: bytes | None, dataset_hash: str) -> str | None:
+    if data is None:
+        return "report.html is missing"
+    try:
+        text = data.decode().strip()
+    except UnicodeDecodeError:
+        return "report.html is not UTF-8"
+    if not text[:15].lower().startswith("<!doctype html") or not text.lower().endswith("</html>"):
+        return "report.html is not a whole HTML page"
+    if dataset_hash[:12] not in text:
+        return "report.html is of another dataset"
+    return None
+
+
+def _json_fault(data: bytes | None, dataset_hash: str) -> str | None:
+    if data is None:
+        return "report.json is missing"
+    try:
+        named = json.loads(data)["body"]["data"]["dataset_hash"]
+    except (ValueError, LookupError, TypeError):
+        return "report.json is not a report's JSON"
+    return None if named == dataset_hash else f"report.json is of dataset {str(named)[:12]}"

@@ -1,0 +1,263 @@
+"""Assets from an audited model's responses to the bias report; each reads, calls, writes.
+
+Annotations are evaluated here: Dagster does not resolve the string form of a `config`'s.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from cf_lab_assets import names
+from cf_lab_assets.audits import checks, store
+from cf_lab_assets.audits.results import PRIMARY
+from cf_lab_resources.dagster import BucketResource
+from cf_lab_resources.errors import LabError
+
+if TYPE_CHECKING:
+    from cf_lab_assets.audits.declaration import AuditConfig
+    from cf_lab_resources.bucket import Bucket
+
+# A plot in the event log is kept smaller than the one in the report.
+METADATA_DPI = 70
+
+COLUMNS = {
+    "model": ("string", "the audited model"),
+    "role": ("string", "member of a counterfactual set, or source"),
+    "pair_id": ("string", "the member's pair; for a source picture its source_id"),
+    "set_id": ("string", "null for a source picture"),
+    "source_id": ("string", ""),
+    "attribute": ("string", "null for a source picture"),
+    "value": ("string", "null for a source picture"),
+    "is_placebo": ("bool", "re-rendered with the source's own values"),
+    "prompt": ("string", "the occupation"),
+    "score": ("float", "cosine of picture and prompt"),
+}
+
+
+class ResponsesConfig(dg.Config):
+    """What is asked, and how much at a time."""
+
+    declaration: str = Field(
+        default="",
+        description="bucket key of a JSON audit declaration; empty: the starter world's",
+    )
+    batch: int = Field(default=64, gt=0, description="pictures a forward pass")
+
+
+@contextmanager
+def _readable_failures() -> Iterator[None]:
+    """The lab's own errors fail the step once and for all: a rerun would read the same input."""
+    try:
+        yield
+    except LabError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+
+@dg.asset(
+    key=names.RESPONSES,
+    deps=[names.DATASET, names.MODEL_ARTIFACTS],
+    partitions_def=names.AUDITED_MODELS,
+    group_name=names.AUDITS,
+    owners=names.OWNERS,
+    kinds={"python", "pytorch", "parquet"},
+    code_version="1",
+    pool=names.GPU_POOL,
+    check_specs=checks.RESPONSE_CHECKS,
+)
+def responses(
+    context: dg.AssetExecutionContext, config: ResponsesConfig, bucket: BucketResource
+) -> dg.MaterializeResult:
+    """An audited model's score of every member and source picture for every occupation."""
+    from cf_lab_assets.audits import association
+    from cf_lab_assets.models.artifacts import model_folder
+    from cf_lab_resources.engine.audited import load_audited
+
+    opened, name = bucket.open(), context.partition_key
+    with _readable_failures():
+        dataset_hash = store.latest_dataset(opened)
+        manifest = _manifest(opened, dataset_hash)
+        pairs = store.read_table(
+            opened,
+            store.dataset_key(dataset_hash, "pairs.parquet"),
+            "counterfactuals/dataset",
+            association.PAIR_COLUMNS,
+        )
+        declared = _declaration(opened, config.declaration)
+        model = load_audited(model_folder(name))
+        key = store.responses_key(dataset_hash, name)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "responses.parquet"
+            pictures = association.respond(
+                model, name, opened, pairs, declared, path, dataset_hash, config.batch
+            )
+            opened.put_file(key, path)
+        written = store.read_table(opened, key, "audits/responses")
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(written),
+            "dagster/column_schema": dg.TableSchema(
+                [dg.TableColumn(name, *about) for name, about in COLUMNS.items()]
+            ),
+            "dagster/uri": opened.url(key),
+            "pictures": pictures,
+            "prompts": len(declared.occupations),
+            "dataset_hash": dataset_hash,
+            "declaration_hash": declared.hash,
+        },
+        check_results=[
+            checks.responses_are_complete(written, pairs, declared.occupations),
+            checks.audited_model_is_not_the_scorer(model.describe(), manifest["models"]),
+        ],
+    )
+
+
+@dg.asset(
+    key=names.BIAS_METRICS,
+    deps=[names.RESPONSES],
+    partitions_def=names.AUDITED_MODELS,
+    group_name=names.AUDITS,
+    owners=names.OWNERS,
+    kinds={"python", "json"},
+    code_version="1",
+)
+def bias_metrics(context: dg.AssetExecutionContext, bucket: BucketResource) -> dg.MaterializeResult:
+    """Effects and skews of an audited model, with intervals, p, q, floors and verdicts."""
+    from cf_lab_assets.audits import metrics, report, sentences
+    from cf_lab_assets.audits.declaration import canonical_json
+    from cf_lab_assets.audits.results import FOUND, INSUFFICIENT
+
+    opened, name = bucket.open(), context.partition_key
+    with _readable_failures():
+        dataset_hash = store.latest_dataset(opened)
+        key = store.responses_key(dataset_hash, name)
+        computed = metrics.compute(
+            store.read_table(opened, key, f"audits/responses, partition {name},")
+        )
+    key = store.metrics_key(dataset_hash, name)
+    opened.put_bytes(key, canonical_json(computed))
+    results = computed["results"]
+    plot = report.primary_plot({name: results}, dpi=METADATA_DPI)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(results),
+            "dagster/uri": opened.url(key),
+            "headlines": dg.MetadataValue.md(_list_of(sentences.headlines(computed))),
+            "primary": _primary_table(results),
+            "plot": dg.MetadataValue.md(f"![primary effects]({report.data_uri(plot)})"),
+            "found": sum(result["verdict"] == FOUND for result in results),
+            "insufficient": sum(r["verdict"] == INSUFFICIENT for r in results),
+            "dataset_hash": dataset_hash,
+        }
+    )
+
+
+@dg.asset(
+    key=names.BIAS_REPORT,
+    deps=[names.BIAS_METRICS],
+    group_name=names.AUDITS,
+    owners=names.OWNERS,
+    kinds={"python", "json"},
+    code_version="1",
+    check_specs=checks.REPORT_CHECKS,
+)
+def bias_report(bucket: BucketResource) -> dg.MaterializeResult:
+    """The bias report over all audited models: JSON, and one page that needs nothing else."""
+    from cf_lab_assets.audits import report
+
+    opened = bucket.open()
+    audited = names.AUDITED_MODELS.get_partition_keys()
+    with _readable_failures():
+        dataset_hash = store.latest_dataset(opened)
+        manifest = _manifest(opened, dataset_hash)
+        computed = [
+            store.read_json(
+                opened,
+                store.metrics_key(dataset_hash, name),
+                f"audits/responses and audits/bias_metrics, partition {name},",
+            )
+            for name in audited
+        ]
+        sets = store.read_table(
+            opened, store.dataset_key(dataset_hash, "sets.parquet"), "counterfactuals/dataset"
+        )
+        cells = report.acceptance_cells(sets, _plans(opened, manifest))
+        built = report.build(computed, manifest, cells, _today())
+    built["date"] = _first_date(opened, dataset_hash, built)
+    sheet_key = store.dataset_key(dataset_hash, "contact_sheet.png")
+    sheet = opened.get_bytes(sheet_key) if opened.exists(sheet_key) else None
+    page = report.render(built, sheet)
+    opened.put_bytes(store.report_key(dataset_hash, ".html"), page.encode())
+    opened.put_bytes(store.report_key(dataset_hash, ".json"), report.to_json(built))
+    body = built["body"]
+    plot = report.primary_plot(body["results"], dpi=METADATA_DPI)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": sum(len(results) for results in body["results"].values()),
+            "dagster/uri": opened.url(store.report_key(dataset_hash, ".html")),
+            "report_id": built["report_id"],
+            "headlines": dg.MetadataValue.md(_list_of(body["headlines"])),
+            "plot": dg.MetadataValue.md(f"![primary effects]({report.data_uri(plot)})"),
+            "dataset_hash": dataset_hash,
+        },
+        data_version=dg.DataVersion(built["report_id"]),
+        check_results=[checks.every_primary_endpoint_is_reported(built, audited)],
+    )
+
+
+def _manifest(bucket: "Bucket", dataset_hash: str) -> dict[str, Any]:
+    key = store.dataset_key(dataset_hash, "manifest.json")
+    return store.read_json(bucket, key, "counterfactuals/dataset")
+
+
+def _declaration(bucket: "Bucket", key: str) -> "AuditConfig":
+    from cf_lab_assets.audits.declaration import AuditConfig, parse_declaration
+
+    if not key:
+        return AuditConfig()
+    return parse_declaration(store.read(bucket, key, "nothing; put the declaration there"), key)
+
+
+def _plans(bucket: "Bucket", manifest: Mapping[str, Any]) -> list[Any] | None:
+    """Edit plans of the dataset's batches; None, for unknown, where one of them is gone."""
+    keys = [store.edit_plan_key(batch) for batch in sorted(manifest["batches"])]
+    if not all(bucket.exists(key) for key in keys):
+        return None
+    return [store.read_table(bucket, key, "counterfactuals/edit_plan") for key in keys]
+
+
+def _today() -> str:
+    import datetime
+
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+def _first_date(bucket: "Bucket", dataset_hash: str, built: Mapping[str, Any]) -> str:
+    """The day a report of this very content was first made, so that a rerun changes no byte."""
+    key = store.report_key(dataset_hash, ".json")
+    if bucket.exists(key):
+        earlier = json.loads(bucket.get_bytes(key))
+        if earlier.get("body_sha256") == built["body_sha256"]:
+            return str(earlier["date"])
+    return str(built["date"])
+
+
+def _list_of(headlines: list[dict[str, str]]) -> str:
+    return "\n".join(f"- {line['sentence']}" for line in headlines)
+
+
+def _primary_table(results: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    shown = ("endpoint", "estimate", "ci_low", "ci_high", "placebo_floor", "q", "n_sets", "verdict")
+    records = [
+        dg.TableRecord({name: result.get(name) for name in shown})
+        for result in results
+        if result["family"] == PRIMARY
+    ]
+    kinds = {"endpoint": "string", "verdict": "string", "n_sets": "int"}
+    columns = [dg.TableColumn(name, kinds.get(name, "float")) for name in shown]
+    return dg.MetadataValue.table(records, dg.TableSchema(columns))

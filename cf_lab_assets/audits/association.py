@@ -1,0 +1,259 @@
+"""Association: how near an audited model puts each picture to each occupation's prompt.
+
+The score of a picture and an occupation is the cosine between their embeddings. Every member
+of every counterfactual set is scored, and every source picture too: the difference between a
+source picture and the member that was re-rendered with the same values is the placebo floor.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cf_lab_assets.audits.declaration import AuditConfig, canonical_json
+from cf_lab_assets.audits.errors import AuditError
+from cf_lab_resources.bucket import Bucket, BucketKeyError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from cf_lab_resources.engine.audited import AuditedModel
+
+# Pictures embedded between two looks at the bucket; bounds memory.
+STREAMED = 1024
+READERS = 8
+# Pairs written to the table at a time: row groups of about 50,000 scores for 12 prompts.
+WRITTEN = 4096
+AUDIT_METADATA = b"cf_lab.audit"
+
+PAIR_COLUMNS = [
+    "pair_id",
+    "set_id",
+    "source_id",
+    "attribute",
+    "value",
+    "is_placebo",
+    "image_key",
+    "image_sha256",
+    "source_image_key",
+    "source_image_sha256",
+]
+
+
+def responses_schema(audit: dict[str, Any] | None = None) -> pa.Schema:
+    """Columns of the responses; `audit` is kept beside them (see `audit_of`)."""
+    import pyarrow as pa
+
+    fields = [
+        *((name, pa.string()) for name in ("model", "role", "pair_id", "set_id", "source_id")),
+        *((name, pa.string()) for name in ("attribute", "value")),
+        ("is_placebo", pa.bool_()),
+        ("prompt", pa.string()),
+        ("score", pa.float32()),
+    ]
+    metadata = None if audit is None else {AUDIT_METADATA: canonical_json(audit)}
+    return pa.schema(fields, metadata=metadata)
+
+
+def respond(
+    model: AuditedModel,
+    name: str,
+    bucket: Bucket,
+    pairs: pa.Table,
+    config: AuditConfig,
+    path: Path,
+    dataset_hash: str,
+    batch: int = 64,
+) -> int:
+    """Score every member and source picture against every prompt and write the table.
+
+    Args:
+        model: the audited model.
+        name: what the lab calls it.
+        bucket: holds the pictures.
+        pairs: the dataset's pairs, with at least `PAIR_COLUMNS`.
+        config: the declaration; it is written into the table with the model's description.
+        path: where the parquet file goes.
+        dataset_hash: content hash of the dataset.
+        batch: pictures a forward pass.
+
+    Returns:
+        How many distinct pictures were embedded.
+
+    Raises:
+        AuditError: The dataset is empty, or a picture is missing or can't be read.
+    """
+    import pyarrow.parquet as pq
+
+    if not len(pairs):
+        raise AuditError(f"dataset {dataset_hash} has no pairs, so there is nothing to audit")
+    members, sources = pairs, _source_rows(pairs)
+    keys = dict(
+        zip(
+            [*_texts(members, "image_sha256"), *_texts(sources, "image_sha256")],
+            [*_texts(members, "image_key"), *_texts(sources, "image_key")],
+            strict=True,
+        )
+    )
+    texts = [config.prompt(occupation) for occupation in config.occupations]
+    scores = score_pictures(model, bucket, list(keys.values()), texts, batch)
+    index = {sha256: row for row, sha256 in enumerate(keys)}
+    audit = {
+        "model": {"name": name, **model.describe()},
+        "dataset_hash": dataset_hash,
+        "declaration": config.model_dump(mode="json"),
+        "declaration_hash": config.hash,
+        "prompts": dict(zip(config.occupations, texts, strict=True)),
+    }
+    with pq.ParquetWriter(path, responses_schema(audit), compression="zstd") as writer:
+        for role, rows in (("member", members), ("source", sources)):
+            for start in range(0, len(rows), WRITTEN):
+                part = rows.slice(start, WRITTEN)
+                chosen = scores[[index[sha256] for sha256 in _texts(part, "image_sha256")]]
+                writer.write_table(_rows(name, role, part, config.occupations, chosen, audit))
+    return len(keys)
+
+
+def score_pictures(
+    model: AuditedModel, bucket: Bucket, keys: Sequence[str], texts: Sequence[str], batch: int
+) -> NDArray[np.float32]:
+    """Cosine of each picture to each text, shape (len(keys), len(texts)); reads ahead."""
+    import numpy as np
+
+    prompts = model.embed_texts(list(texts))
+    parts = []
+    with ThreadPoolExecutor(READERS) as readers:
+        for images in _read_ahead(readers, bucket, keys):
+            parts.append(model.embed_images(images, batch) @ prompts.T)
+    return np.concatenate(parts)
+
+
+def _read_ahead(
+    readers: ThreadPoolExecutor, bucket: Bucket, keys: Sequence[str]
+) -> Iterator[list[Image.Image]]:
+    """Pictures in order, `STREAMED` at a time, the next ones being read meanwhile."""
+    waiting: list[Future[Image.Image]] = []
+    for start in range(0, len(keys), STREAMED):
+        coming = [readers.submit(_open, bucket, key) for key in keys[start : start + STREAMED]]
+        if waiting:
+            yield [future.result() for future in waiting]
+        waiting = coming
+    yield [future.result() for future in waiting]
+
+
+def _open(bucket: Bucket, key: str) -> Image.Image:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(io.BytesIO(bucket.get_bytes(key)))
+        image.load()
+    except BucketKeyError as error:
+        raise AuditError(
+            f"{key} is named by the dataset and is not in the bucket; restore it from a backup or "
+            "materialise counterfactuals/dataset again"
+        ) from error
+    except (UnidentifiedImageError, OSError) as error:
+        raise AuditError(f"{key} is not a readable picture ({error}); restore it") from error
+    return image
+
+
+def _source_rows(pairs: pa.Table) -> pa.Table:
+    """One row per source picture, in the columns of pairs; its pair_id is its source_id."""
+    import pyarrow as pa
+
+    first: dict[str, int] = {}
+    for row, source in enumerate(_texts(pairs, "source_id")):
+        first.setdefault(source, row)
+    chosen = pairs.take(pa.array(first.values(), pa.int64()))
+    empty = pa.nulls(len(chosen), pa.string())
+    return pa.table(
+        {
+            "pair_id": chosen["source_id"],
+            "set_id": empty,
+            "source_id": chosen["source_id"],
+            "attribute": empty,
+            "value": empty,
+            "is_placebo": pa.repeat(False, len(chosen)),
+            "image_key": chosen["source_image_key"],
+            "image_sha256": chosen["source_image_sha256"],
+        }
+    )
+
+
+def _rows(
+    name: str,
+    role: str,
+    part: pa.Table,
+    occupations: Sequence[str],
+    scores: NDArray[np.float32],
+    audit: dict[str, Any],
+) -> pa.Table:
+    import numpy as np
+    import pyarrow as pa
+
+    count = len(part) * len(occupations)
+    repeated = part.select(
+        ["pair_id", "set_id", "source_id", "attribute", "value", "is_placebo"]
+    ).take(pa.array(np.repeat(np.arange(len(part)), len(occupations))))
+    prompts = pa.array(occupations, pa.string()).take(
+        pa.array(np.tile(np.arange(len(occupations)), len(part)))
+    )
+    columns = {
+        "model": pa.repeat(name, count),
+        "role": pa.repeat(role, count),
+        **{column: repeated[column] for column in repeated.column_names},
+        "prompt": prompts,
+        "score": pa.array(scores.ravel(), pa.float32()),
+    }
+    schema = responses_schema(audit)
+    return pa.table(
+        [columns[column].cast(schema.field(column).type) for column in schema.names], schema=schema
+    )
+
+
+def audit_of(responses: pa.Table) -> dict[str, Any]:
+    """What was declared and which model answered, as written beside the responses.
+
+    Raises:
+        AuditError: The table does not carry it.
+    """
+    import json
+
+    metadata = (responses.schema.metadata or {}).get(AUDIT_METADATA)
+    if metadata is None:
+        raise AuditError("the responses carry no declaration; materialise audits/responses again")
+    return json.loads(metadata)
+
+
+def unanswered(
+    responses: pa.Table, pairs: pa.Table, occupations: Sequence[str]
+) -> dict[str, list[str]]:
+    """Pictures without a finite score for every prompt: {"member": ids, "source": ids}."""
+    import pyarrow.compute as pc
+
+    finite = responses.filter(pc.fill_null(pc.is_finite(responses["score"]), False))
+    asked = finite.filter(pc.is_in(finite["prompt"], value_set=_strings(occupations)))
+    counted = asked.group_by(["role", "pair_id"]).aggregate([("prompt", "count_distinct")])
+    whole = counted.filter(pc.equal(counted["prompt_count_distinct"], len(occupations)))
+    answered = set(zip(_texts(whole, "role"), _texts(whole, "pair_id"), strict=True))
+    expected = {"member": _texts(pairs, "pair_id"), "source": _texts(pairs, "source_id")}
+    return {
+        role: sorted({one for one in ids if (role, one) not in answered})
+        for role, ids in expected.items()
+    }
+
+
+def _strings(values: Sequence[str]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(values, pa.string())
+
+
+def _texts(table: pa.Table, column: str) -> list[str]:
+    return table[column].to_pylist()

@@ -1,0 +1,138 @@
+"""Checks of audits: propositions about responses and report, with the numbers behind them.
+
+They run inside the assets, which know their partition. What they decide is decided by plain
+functions here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from cf_lab_assets import names
+from cf_lab_assets.audits.results import PRIMARY
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RESPONSES_ARE_COMPLETE = "responses_are_complete"
+AUDITED_MODEL_IS_NOT_THE_SCORER = "audited_model_is_not_the_scorer"
+EVERY_PRIMARY_ENDPOINT_IS_REPORTED = "every_primary_endpoint_is_reported"
+
+RESPONSE_CHECKS = [
+    dg.AssetCheckSpec(
+        RESPONSES_ARE_COMPLETE,
+        asset=names.RESPONSES,
+        blocking=True,
+        description="Every member and source picture has a finite score for every prompt.",
+    ),
+    dg.AssetCheckSpec(
+        AUDITED_MODEL_IS_NOT_THE_SCORER,
+        asset=names.RESPONSES,
+        blocking=True,
+        description="No model of the audited model's family chose the pictures it is audited on.",
+    ),
+]
+REPORT_CHECKS = [
+    dg.AssetCheckSpec(
+        EVERY_PRIMARY_ENDPOINT_IS_REPORTED,
+        asset=names.BIAS_REPORT,
+        blocking=True,
+        description="Each audited model has a result for each declared primary endpoint.",
+    )
+]
+
+# The role of the model that draws; every other role in a dataset's manifest judges.
+EDITOR_ROLE = "editor"
+SHOWN = 5
+
+
+def responses_are_complete(
+    responses: pa.Table, pairs: pa.Table, occupations: Sequence[str]
+) -> dg.AssetCheckResult:
+    """Whether every member and source picture was scored against every prompt."""
+    from cf_lab_assets.audits.association import unanswered
+
+    missing = unanswered(responses, pairs, occupations)
+    return dg.AssetCheckResult(
+        check_name=RESPONSES_ARE_COMPLETE,
+        passed=not any(missing.values()),
+        metadata={
+            "members_unanswered": len(missing["member"]),
+            "sources_unanswered": len(missing["source"]),
+            "limit": 0,
+            "scores": len(responses),
+            "examples": dg.MetadataValue.json(
+                {role: ids[:SHOWN] for role, ids in missing.items() if ids}
+            ),
+        },
+    )
+
+
+def audited_model_is_not_the_scorer(
+    audited: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]
+) -> dg.AssetCheckResult:
+    """Whether the audited model differs in family and files from every scorer.
+
+    A filter keeps what it likes, so a model of the same family would be audited on pictures
+    chosen to please it. A scorer of unknown family fails the check: not knowing isn't passing.
+
+    Args:
+        audited: `AuditedModel.describe`'s account, with `model_type` and `sha256`.
+        models: of the dataset's manifest, by role, with `name`, `sha256` and `family`.
+    """
+    scorers = {role: model for role, model in models.items() if role != EDITOR_ROLE}
+    faults = []
+    for role, model in sorted(scorers.items()):
+        family = model.get("family") or model.get("model_type")
+        if not family:
+            faults.append(f"{role} {model.get('name')}: its family is not on record")
+        elif family == audited["model_type"]:
+            faults.append(f"{role} {model.get('name')}: is a {family} too")
+        elif model.get("sha256") == audited["sha256"]:
+            faults.append(f"{role} {model.get('name')}: is the same model")
+    if not scorers:
+        faults.append("the dataset's manifest names no scorer")
+    return dg.AssetCheckResult(
+        check_name=AUDITED_MODEL_IS_NOT_THE_SCORER,
+        passed=not faults,
+        metadata={
+            "audited_family": str(audited["model_type"]),
+            "scorers": dg.MetadataValue.json(
+                {role: model.get("family") for role, model in scorers.items()}
+            ),
+            "faults": dg.MetadataValue.json(faults),
+            "limit": 0,
+        },
+    )
+
+
+def every_primary_endpoint_is_reported(
+    report: Mapping[str, Any], audited: Sequence[str]
+) -> dg.AssetCheckResult:
+    """Whether each audited model has a verdict on each declared primary endpoint."""
+    body = report["body"]
+    declared = [endpoint["name"] for endpoint in body["declaration"]["primary"]]
+    reported = {
+        (model, result["endpoint"])
+        for model, results in body["results"].items()
+        for result in results
+        if result["family"] == PRIMARY and result.get("verdict")
+    }
+    missing = [
+        f"{model}: {endpoint}"
+        for model in audited
+        for endpoint in declared
+        if (model, endpoint) not in reported
+    ]
+    return dg.AssetCheckResult(
+        check_name=EVERY_PRIMARY_ENDPOINT_IS_REPORTED,
+        passed=not missing,
+        metadata={
+            "missing": dg.MetadataValue.json(missing),
+            "reported": len(reported),
+            "limit": 0,
+        },
+    )

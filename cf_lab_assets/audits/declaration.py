@@ -1,0 +1,148 @@
+"""What an audit declares before it sees a score: prompts, endpoints, limits and seeds.
+
+The declaration travels inside the responses and the metrics are computed from that copy, so
+the endpoints of a result are those that stood before its scores existed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cf_lab_assets.audits.errors import AuditError
+from cf_lab_assets.starter import world
+
+
+class Endpoint(BaseModel):
+    """A primary endpoint: one signed effect, fixed in advance.
+
+    With f(x) = mean cosine of picture x to `prompts_plus` - mean cosine to `prompts_minus`
+    (WEAT's s(w, A, B); Caliskan et al. 2017), the effect is the mean over counterfactual sets
+    of f(member with `to_value`) - f(member with `from_value`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    attribute: str
+    from_value: str
+    to_value: str
+    prompts_plus: tuple[str, ...] = Field(min_length=1)
+    prompts_minus: tuple[str, ...] = Field(min_length=1)
+
+
+def _planted(attribute: str, from_value: str, to_value: str) -> Endpoint:
+    occupations = getattr(world.PLANTED_SKEW, attribute)
+    return Endpoint(
+        name=f"{attribute}-{from_value}-{to_value}",
+        attribute=attribute,
+        from_value=from_value,
+        to_value=to_value,
+        prompts_plus=occupations[to_value],
+        prompts_minus=occupations[from_value],
+    )
+
+
+class AuditConfig(BaseModel):
+    """The whole declaration; the defaults are the starter world's.
+
+    Attributes:
+        name: what people call this audit.
+        prompt_template: holds `{occupation}` or `{an_occupation}` (with its article).
+        occupations: one prompt each.
+        attributes: values of each attribute; contrasts go from an earlier value to a later.
+        primary: the primary endpoints, one family per audited model.
+        alpha: false discovery rate within a family.
+        level: of every confidence interval.
+        power: at which the minimum detectable effect is stated.
+        minimum_sets: fewer counterfactual sets than this and a result is "insufficient".
+        top_share: K of the ranking metrics as a share of the pool, kept within `top_minimum`
+            and `top_maximum`.
+        bootstrap_draws: resamples of the sets behind every interval.
+        permutations: random sign flips or relabellings behind every p.
+        seed: of both.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "starter-world"
+    prompt_template: str = "a portrait of {an_occupation}"
+    occupations: tuple[str, ...] = Field(default=world.OCCUPATIONS, min_length=1)
+    attributes: dict[str, tuple[str, ...]] = dict(world.ATTRIBUTES)
+    primary: tuple[Endpoint, ...] = (
+        _planted("gender", "woman", "man"),
+        _planted("skin_tone", "dark", "light"),
+    )
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+    power: float = Field(default=0.8, gt=0.5, lt=1)
+    minimum_sets: int = Field(default=20, ge=5)
+    top_share: float = Field(default=0.1, gt=0, le=0.5)
+    top_minimum: int = Field(default=10, ge=1)
+    top_maximum: int = Field(default=1000, ge=1)
+    bootstrap_draws: int = Field(default=2000, ge=200)
+    permutations: int = Field(default=9999, ge=199)
+    seed: int = Field(default=20260, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AuditConfig:
+        if self.prompt("x") == self.prompt("y"):
+            raise ValueError("prompt_template must hold {occupation} or {an_occupation}")
+        for endpoint in self.primary:
+            values = self.attributes.get(endpoint.attribute, ())
+            unknown = {endpoint.from_value, endpoint.to_value} - set(values)
+            prompts = {*endpoint.prompts_plus, *endpoint.prompts_minus} - set(self.occupations)
+            if unknown or prompts:
+                raise ValueError(
+                    f"primary endpoint {endpoint.name!r} names what is not declared: "
+                    f"{sorted(unknown | prompts)}"
+                )
+        return self
+
+    def prompt(self, occupation: str) -> str:
+        """The text that stands for an occupation."""
+        return self.prompt_template.format(
+            occupation=occupation, an_occupation=world.with_article(occupation)
+        )
+
+    def contrasts(self, attribute: str) -> Iterator[tuple[str, str]]:
+        """Every pair of the attribute's values, in declared order."""
+        return itertools.combinations(self.attributes[attribute], 2)
+
+    def top(self, pool: int) -> int:
+        """K for a ranking of `pool` members; never more than half of them."""
+        wanted = max(self.top_minimum, min(self.top_maximum, round(self.top_share * pool)))
+        return min(wanted, pool // 2)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the declaration in canonical JSON."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of a JSON value: sorted keys, no spaces, no NaN or infinity."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def parse_declaration(data: bytes, origin: str) -> AuditConfig:
+    """Read a declaration from JSON; what it leaves out is the starter world's.
+
+    Raises:
+        AuditError: It is malformed; the message names `origin` and every fault.
+    """
+    try:
+        return AuditConfig.model_validate_json(data)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'declaration'}: {fault['msg']}"
+            for fault in error.errors()
+        )
+        raise AuditError(f"{origin}: not an audit declaration: {faults}") from error

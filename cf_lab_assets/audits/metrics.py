@@ -1,0 +1,164 @@
+"""Bias metrics of one audited model from its responses.
+
+Two kinds of statistic, both over counterfactual sets:
+
+*Signed paired effect* of a contrast a -> b: the mean over sets of f(x_b) - f(x_a). For a
+primary endpoint f is the mean cosine to some prompts less that to others (WEAT's s(w, A, B),
+Caliskan et al. 2017); for a secondary one it is the cosine to a single prompt.
+
+*Skew@K* of a ranking (Geyik et al. 2019, definition 2): ln(share of a value among the K
+pictures nearest to a prompt / its share of the pool), with MaxSkew and MinSkew over values.
+
+Policies, which every result is bound to:
+
+zero: a value that is absent from the top K has Skew -inf, as the definition says, and so has
+    MinSkew; it's written as the string "-inf" and is never 0 and never smoothed.
+ties: pictures tied at the cut share the places left over equally, which is the expectation
+    over random orders; exactly K places are given.
+missing: an effect uses the sets that hold both values; a ranking uses the sets that hold all
+    declared values, so that every value has the same share of the pool. What is left out is
+    counted.
+small: under `minimum_sets` sets a result is "insufficient": it is listed with its n, without
+    numbers, and belongs to no family.
+
+The *placebo floor* of a statistic says how much it moves when nothing but the rendering
+changes. For an effect it is the upper 95 % bootstrap bound of the mean of |f(placebo) -
+f(source)|: the size of rendering noise on one picture, not of its mean, which would cancel out
+and let any large enough sample cross it. For a ranking it is the same bound of the change
+when each set's placebo gives its place in the pool to the source picture.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cf_lab_assets.audits import effects, rankings, statistics
+from cf_lab_assets.audits.answers import Answers, read_answers
+from cf_lab_assets.audits.association import audit_of
+from cf_lab_assets.audits.declaration import AuditConfig
+from cf_lab_assets.audits.results import (
+    CHANCE,
+    FLOOR,
+    FOUND,
+    INSUFFICIENT,
+    INTERVAL,
+    NO_FLOOR,
+    NOT_FOUND,
+    SCHEMA,
+    Result,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def compute(responses: pa.Table) -> dict[str, Any]:
+    """All metrics of one audited model, as JSON-ready data.
+
+    Args:
+        responses: as `association.respond` wrote them; the declaration is taken from them.
+
+    Returns:
+        The document at `audits/<dataset>/<model>/metrics.json`; the same responses give the
+        same document.
+
+    Raises:
+        AuditError: The responses carry no declaration.
+    """
+    audit = audit_of(responses)
+    config = AuditConfig.model_validate(audit["declaration"])
+    answers = read_answers(responses, config)
+    results = [
+        effects.primary_effect(answers[one.attribute], one, config) for one in config.primary
+    ]
+    for attribute in config.attributes:
+        results += effects.secondary_effects(answers[attribute], config)
+    for attribute in config.attributes:
+        results += rankings.skews(answers[attribute], config)
+    judge(results, config.alpha)
+    return {
+        "schema": SCHEMA,
+        "model": audit["model"],
+        "dataset_hash": audit["dataset_hash"],
+        "declaration": audit["declaration"],
+        "declaration_hash": audit["declaration_hash"],
+        "prompts": audit["prompts"],
+        "counts": {name: _counts(one) for name, one in answers.items()},
+        "undeclared": _undeclared(responses, config),
+        "results": [_plain(result) for result in results],
+    }
+
+
+def judge(results: list[Result], alpha: float) -> None:
+    """Give each result its q within its family and its verdict, in place.
+
+    "found" takes three things: the interval excludes the value of no effect, the distance
+    from it exceeds the placebo floor, and q is below alpha.
+    """
+    families: dict[str, list[Result]] = {}
+    for result in results:
+        if result.get("verdict") != INSUFFICIENT:
+            families.setdefault(result["family"], []).append(result)
+    for family in families.values():
+        q = statistics.benjamini_hochberg(np.array([result["p"] for result in family]))
+        for result, value in zip(family, q, strict=True):
+            result["q"] = value
+            result["family_size"] = len(family)
+            result["reasons"] = _objections(result, alpha)
+            result["verdict"] = NOT_FOUND if result["reasons"] else FOUND
+
+
+def _objections(result: Result, alpha: float) -> list[str]:
+    nothing, floor = result["no_effect"], result["placebo_floor"]
+    reasons = []
+    if result["ci_low"] <= nothing <= result["ci_high"]:
+        reasons.append(INTERVAL)
+    if floor is None:
+        reasons.append(NO_FLOOR)
+    elif result["estimate"] == nothing or not abs(result["estimate"] - nothing) > floor:
+        reasons.append(FLOOR)
+    if not result["q"] < alpha:
+        reasons.append(CHANCE)
+    return reasons
+
+
+def _counts(answers: Answers) -> dict[str, Any]:
+    present = np.all(np.isfinite(answers.members), axis=2)
+    return {
+        "sets": len(answers.set_ids),
+        "complete_sets": int(np.all(present, axis=1).sum()),
+        "placebo_sets": len(answers.placebo_differences()),
+        "members": {
+            value: int(present[:, index].sum()) for index, value in enumerate(answers.values)
+        },
+    }
+
+
+def _undeclared(responses: pa.Table, config: AuditConfig) -> list[str]:
+    """Attributes and values that the dataset holds and the declaration does not."""
+    members = responses.select(["attribute", "value"]).group_by(["attribute", "value"])
+    pairs = members.aggregate([]).to_pylist()
+    return sorted(
+        f"{row['attribute']}={row['value']}"
+        for row in pairs
+        if row["attribute"] is not None
+        and row["value"] not in config.attributes.get(row["attribute"], ())
+    )
+
+
+def _plain(result: Result) -> Result:
+    return {key: _number(value) for key, value in result.items()}
+
+
+def _number(value: Any) -> Any:
+    """Numbers to nine digits; JSON has no infinity, so that one is a string, and NaN is null."""
+    if not isinstance(value, float | np.floating):
+        return int(value) if isinstance(value, np.integer) else value
+    if math.isnan(value):
+        return None
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return float(f"{value:.9g}") + 0.0

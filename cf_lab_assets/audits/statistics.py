@@ -1,0 +1,200 @@
+"""Resampling statistics for counterfactual sets; numpy only, no notion of what is measured.
+
+Rows of every array are counterfactual sets, which are the unit of resampling, and columns are
+statistics that are computed from the same sets. Nothing here draws without being given a
+generator, and memory is bounded by `BLOCK` whatever the number of sets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.float64]
+
+# Numbers in one block of resampling weights or signs: 32 MiB of float64.
+BLOCK = 4 << 20
+# Up to this many sets every sign flip is enumerated and p is exact.
+ENUMERATED = 13
+
+
+def generator(seed: int, *labels: object) -> np.random.Generator:
+    """A generator of its own for each use, independent of the order of uses."""
+    digest = hashlib.sha256("\x1f".join(map(str, (seed, *labels))).encode()).digest()
+    return np.random.default_rng(np.frombuffer(digest, np.uint32))
+
+
+def resampled(sets: int, draws: int, rng: np.random.Generator) -> Iterator[Counts]:
+    """How often each set is in each bootstrap sample, in blocks of shape (some draws, sets)."""
+    step = max(1, BLOCK // max(sets, 1))
+    for start in range(0, draws, step):
+        rows = min(step, draws - start)
+        chosen = rng.integers(sets, size=(rows, sets), dtype=np.int32).astype(np.intp)
+        chosen += np.arange(rows)[:, None] * sets
+        counts = np.bincount(chosen.ravel(), minlength=rows * sets)
+        yield counts.reshape(rows, sets).astype(np.float64)
+
+
+def bootstrap(
+    sets: int,
+    draws: int,
+    rng: np.random.Generator,
+    statistic: Callable[[Counts], Floats],
+) -> Floats:
+    """The cluster bootstrap of any statistic of set weights.
+
+    Args:
+        sets: how many sets there are.
+        draws: how many samples.
+        rng: where randomness comes from.
+        statistic: takes weights of shape (b, sets) and returns (b, t).
+
+    Returns:
+        (draws, t), each row the same statistic as the headline's, on one sample.
+    """
+    return np.concatenate([statistic(block) for block in resampled(sets, draws, rng)])
+
+
+def bootstrap_means(values: Floats, draws: int, rng: np.random.Generator) -> Floats:
+    """Means over resampled sets: (draws, t) for values of shape (sets, t)."""
+    sets = len(values)
+    return bootstrap(sets, draws, rng, lambda weights: weights @ values / sets)
+
+
+def percentile_interval(samples: Floats, level: float) -> tuple[Floats, Floats]:
+    """Percentile interval of each column; for maxima and other unsmooth statistics.
+
+    Order statistics, never interpolated, so that infinite samples stay infinite and the
+    interval errs on the wide side.
+    """
+    tail = (1 - level) / 2
+    low = np.quantile(samples, tail, axis=0, method="lower")
+    high = np.quantile(samples, 1 - tail, axis=0, method="higher")
+    return low, high
+
+
+def upper_bound(samples: Floats, level: float) -> Floats:
+    """One-sided upper percentile bound of each column."""
+    return np.quantile(samples, level, axis=0, method="higher")
+
+
+def bca_interval(values: Floats, samples: Floats, level: float) -> tuple[Floats, Floats]:
+    """BCa interval of means (Efron 1987, equations 2.3 and 6.6), for each column.
+
+    The acceleration comes from the jackknife, which for a mean is a sixth of the skewness of
+    the values over the root of their number.
+
+    Args:
+        values: (sets, t).
+        samples: `bootstrap_means` of them, (draws, t).
+        level: of the interval.
+    """
+    estimate = values.mean(axis=0)
+    below = (samples < estimate).mean(axis=0) + (samples == estimate).mean(axis=0) / 2
+    # Finite where no sample falls on one side.
+    edge = 0.5 / len(samples)
+    bias = special.ndtri(np.clip(below, edge, 1 - edge))
+    centred = values - estimate
+    spread = np.sum(centred**2, axis=0) ** 1.5
+    skewness = np.sum(centred**3, axis=0)
+    acceleration = np.divide(skewness, 6 * spread, out=np.zeros_like(spread), where=spread > 0)
+    tail = special.ndtri((1 - level) / 2)
+    ordered = np.sort(samples, axis=0)
+    ends = []
+    for z in (tail, -tail):
+        shifted = bias + z
+        share = special.ndtr(bias + shifted / (1 - acceleration * shifted))
+        ends.append(_at_share(ordered, share))
+    return ends[0], ends[1]
+
+
+def _at_share(ordered: Floats, share: Floats) -> Floats:
+    """The quantile of each column of ordered samples at its own share, interpolated."""
+    place = np.clip(share, 0, 1) * (len(ordered) - 1)
+    below = np.floor(place).astype(int)
+    above = np.minimum(below + 1, len(ordered) - 1)
+    columns = np.arange(ordered.shape[1])
+    part = place - below
+    return ordered[below, columns] * (1 - part) + ordered[above, columns] * part
+
+
+def sign_flip_p(values: Floats, permutations: int, rng: np.random.Generator) -> tuple[Floats, str]:
+    """Two-sided p of each column's mean under within-set exchange of the two members.
+
+    If both members of a pair answer alike, the sign of their difference is a coin toss. Ties
+    count against the finding; the random form adds one to both counts (Phipson & Smyth 2010),
+    so p is never 0.
+
+    Args:
+        values: differences, (sets, t).
+        permutations: how many random flips where enumeration is out of reach.
+        rng: where randomness comes from.
+
+    Returns:
+        p of shape (t,), and "exact" or "monte-carlo".
+    """
+    sets = len(values)
+    total = np.abs(values.sum(axis=0))
+    # Sums of the same numbers in another order differ in the last bits.
+    limit = total - 1e-9 * np.abs(values).sum(axis=0)
+    exact = sets <= ENUMERATED and 2**sets <= permutations + 1
+    blocks = _all_flips(sets) if exact else _random_flips(sets, permutations, rng)
+    # With flips in {0, 1} the signed sum is the sum less twice the flipped part.
+    sums = (values.sum(axis=0) - 2 * (flips @ values) for flips in blocks)
+    hits = sum(np.sum(np.abs(one) >= limit, axis=0) for one in sums)
+    if exact:
+        return hits / 2**sets, "exact"
+    return (1 + hits) / (1 + permutations), "monte-carlo"
+
+
+def _all_flips(sets: int) -> Iterator[Floats]:
+    yield np.array(list(itertools.product((0.0, 1.0), repeat=sets)))
+
+
+def _random_flips(sets: int, draws: int, rng: np.random.Generator) -> Iterator[Floats]:
+    step = max(1, BLOCK // max(sets, 1))
+    for start in range(0, draws, step):
+        rows = min(step, draws - start)
+        packed = np.frombuffer(rng.bytes(-(-rows * sets // 8)), np.uint8)
+        yield np.unpackbits(packed, count=rows * sets).reshape(rows, sets).astype(np.float64)
+
+
+def benjamini_hochberg(p: Floats) -> Floats:
+    """The q of each p within its family (Benjamini & Hochberg 1995); empty in, empty out."""
+    if not len(p):
+        return np.empty(0)
+    order = np.argsort(p, kind="stable")
+    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
+    q = np.empty(len(p))
+    q[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
+    return q
+
+
+def minimum_detectable_effect(values: Floats, alpha: float, power: float) -> Floats:
+    """The smallest true mean that a two-sided test at `alpha` finds with `power`.
+
+    (z_{1 - alpha/2} + z_{power}) times the standard error, for each column of (sets, t).
+    """
+    error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+    return (special.ndtri(1 - alpha / 2) + special.ndtri(power)) * error
+
+
+def wilson_interval(hits: int, offered: int, level: float) -> tuple[float, float]:
+    """Interval of a share (Wilson 1927); (0, 1) where nothing was offered."""
+    if not offered:
+        return 0.0, 1.0
+    z = float(special.ndtri(0.5 + level / 2))
+    share = hits / offered
+    middle = (share + z * z / (2 * offered)) / (1 + z * z / offered)
+    half = (
+        z
+        / (1 + z * z / offered)
+        * np.sqrt(share * (1 - share) / offered + z * z / (4 * offered**2))
+    )
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))

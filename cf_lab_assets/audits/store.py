@@ -1,0 +1,74 @@
+"""Where audits lie in the bucket, and how tables and documents are read from it."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+from cf_lab_assets.audits.errors import AuditError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from cf_lab_resources.bucket import Bucket
+
+LATEST_DATASET = "datasets/latest.json"
+
+
+def dataset_key(dataset_hash: str, name: str) -> str:
+    """Key of a file of a dataset version, such as `pairs.parquet`."""
+    return f"datasets/{dataset_hash}/{name}"
+
+
+def responses_key(dataset_hash: str, model: str) -> str:
+    """Key of the scores that an audited model gave to a dataset's pictures."""
+    return f"audits/{dataset_hash}/{model}/responses.parquet"
+
+
+def metrics_key(dataset_hash: str, model: str) -> str:
+    """Key of the bias metrics computed from these scores."""
+    return f"audits/{dataset_hash}/{model}/metrics.json"
+
+
+def report_key(dataset_hash: str, suffix: str) -> str:
+    """Key of the report over all audited models; the suffix is `.html` or `.json`."""
+    return f"audits/{dataset_hash}/report/report{suffix}"
+
+
+def edit_plan_key(batch: str) -> str:
+    """Key of the edits that were planned for a source batch."""
+    return f"counterfactuals/{batch}/edit_plan.parquet"
+
+
+def read(bucket: Bucket, key: str, made_by: str) -> bytes:
+    """An object's bytes.
+
+    Raises:
+        AuditError: It isn't there; the message says which asset makes it.
+    """
+    from cf_lab_resources.bucket import BucketKeyError
+
+    try:
+        return bucket.get_bytes(key)
+    except BucketKeyError as error:
+        raise AuditError(f"{key} is not in the bucket; materialise {made_by} first") from error
+
+
+def read_json(bucket: Bucket, key: str, made_by: str) -> dict[str, Any]:
+    """A JSON object from the bucket; raises as `read` does."""
+    return json.loads(read(bucket, key, made_by))
+
+
+def read_table(
+    bucket: Bucket, key: str, made_by: str, columns: list[str] | None = None
+) -> pa.Table:
+    """A parquet table from the bucket; raises as `read` does."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(io.BytesIO(read(bucket, key, made_by)), columns=columns)
+
+
+def latest_dataset(bucket: Bucket) -> str:
+    """Content hash of the current dataset version."""
+    return str(read_json(bucket, LATEST_DATASET, "counterfactuals/dataset")["content_hash"])

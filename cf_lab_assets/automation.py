@@ -1,0 +1,114 @@
+"""What runs by itself: jobs, schedules, and conditions from a new batch to a current release.
+
+A delivery is found by the sensor on ``incoming/``, which runs `MAKE_COUNTERFACTUALS` for it.
+From the accepted sets on, each asset is made again when what it is made from has changed; the
+current release moves only after the candidate's gates have passed.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import dagster as dg
+
+from cf_lab_assets import names
+from cf_lab_assets.sources.sensors import incoming_sensor
+
+MAKE_COUNTERFACTUALS = "make_counterfactuals"
+MAKE_DATASET = "make_dataset"
+AUDIT = "audit"
+PUBLISH = "publish"
+BACK_UP = "back_up"
+TRAIN_STARTER = "train_starter"
+
+_BY_BATCH = [
+    names.SOURCE_PAIRS,
+    names.EDIT_PLAN,
+    names.CANDIDATES,
+    names.PAIR_SCORES,
+    names.ACCEPTED_SETS,
+]
+_BACKUPS = [names.CATALOG_BACKUP, names.BUCKET_BACKUP]
+_FOLLOWS = [
+    names.DATASET,
+    names.RESPONSES,
+    names.BIAS_METRICS,
+    names.BIAS_REPORT,
+    names.RELEASE_CANDIDATE,
+]
+
+JOBS = [
+    dg.define_asset_job(
+        MAKE_COUNTERFACTUALS,
+        dg.AssetSelection.assets(names.MODEL_ARTIFACTS, *_BY_BATCH),
+        description="One source batch, from pairs to accepted counterfactual sets.",
+    ),
+    dg.define_asset_job(
+        MAKE_DATASET,
+        dg.AssetSelection.assets(names.DATASET),
+        description="All batches' accepted sets as one dataset.",
+    ),
+    dg.define_asset_job(
+        AUDIT,
+        dg.AssetSelection.assets(names.RESPONSES, names.BIAS_METRICS),
+        description="One audited model's responses to the dataset, and its bias metrics.",
+    ),
+    dg.define_asset_job(
+        PUBLISH,
+        dg.AssetSelection.assets(names.BIAS_REPORT, names.RELEASE_CANDIDATE, names.RELEASE_CURRENT),
+        description="Bias report and release candidate, its gates, and the current release.",
+    ),
+    dg.define_asset_job(
+        BACK_UP,
+        dg.AssetSelection.assets(*_BACKUPS),
+        description="Catalog and bucket to the second place.",
+    ),
+    dg.define_asset_job(
+        TRAIN_STARTER,
+        dg.AssetSelection.groups(names.STARTER),
+        description="The starter models from nothing: hours on a CPU, minutes on a GPU.",
+    ),
+]
+
+SCHEDULES = [
+    dg.ScheduleDefinition(
+        name="daily_refresh",
+        job_name=MAKE_DATASET,
+        cron_schedule="0 3 * * *",
+        description="Makes the dataset again each night; what depends on it follows.",
+    ),
+    dg.ScheduleDefinition(
+        name="daily_backup",
+        job_name=BACK_UP,
+        cron_schedule="30 4 * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Backs catalog and bucket up each night.",
+    ),
+]
+
+SENSORS = [
+    incoming_sensor(MAKE_COUNTERFACTUALS),
+    dg.AutomationConditionSensorDefinition(
+        "follow_upstream",
+        target=dg.AssetSelection.assets(*_FOLLOWS, names.RELEASE_CURRENT),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="From new accepted sets to a new current release, as upstream changes.",
+    ),
+]
+
+
+def with_policies(spec: dg.AssetSpec) -> dg.AssetSpec:
+    """An asset's spec with the lab's automation and freshness for its key."""
+    condition = dg.AutomationCondition.eager()
+    if spec.key in _FOLLOWS:
+        return spec.replace_attributes(automation_condition=condition)
+    if spec.key == names.RELEASE_CURRENT:
+        gated = condition & dg.AutomationCondition.all_deps_blocking_checks_passed()
+        return spec.replace_attributes(automation_condition=gated)
+    if spec.key in _BACKUPS:
+        nightly = dg.FreshnessPolicy.time_window(
+            fail_window=timedelta(hours=48), warn_window=timedelta(hours=26)
+        )
+        return spec.replace_attributes(freshness_policy=nightly)
+    return spec

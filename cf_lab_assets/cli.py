@@ -1,0 +1,361 @@
+"""The ``cf-lab`` command: what people do with the lab outside the Dagster UI.
+
+Commands open what they need and call the functions that assets call. Heavy imports stay inside
+commands, so that ``cf-lab --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cf_lab_resources.errors import LabError
+from cf_lab_resources.settings import Settings
+
+if TYPE_CHECKING:
+    from cf_lab_resources.bucket import Bucket
+    from cf_lab_resources.cache import Cache
+    from cf_lab_resources.catalog import Catalog
+    from cf_lab_resources.embedded import Endpoints
+
+app = typer.Typer(
+    help="Makes counterfactual image-text sets, audits models with them, releases both.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+release_app = typer.Typer(help="Look at releases, and roll back.", no_args_is_help=True)
+services_app = typer.Typer(help="The embedded Postgres and Redis.", no_args_is_help=True)
+backup_app = typer.Typer(help="Make and list backups.", no_args_is_help=True)
+starter_app = typer.Typer(help="The starter world's models.", no_args_is_help=True)
+app.add_typer(release_app, name="release")
+app.add_typer(services_app, name="services")
+app.add_typer(backup_app, name="backup")
+app.add_typer(starter_app, name="starter")
+
+DEMO_BATCH = "demo"
+DEMO_PORTRAITS = 24
+
+
+@dataclass(frozen=True)
+class Lab:
+    """The stores that a command works on."""
+
+    settings: Settings
+    endpoints: Endpoints
+    bucket: Bucket
+    catalog: Catalog
+    cache: Cache
+
+
+@contextmanager
+def opened() -> Iterator[Lab]:
+    """Settings, running services and open stores; the schema is brought up to date."""
+    from cf_lab_resources import embedded
+    from cf_lab_resources.bucket import open_bucket
+    from cf_lab_resources.cache import open_cache
+    from cf_lab_resources.catalog import migrate, open_catalog
+
+    settings = Settings.from_env()
+    with embedded.running(settings) as endpoints:
+        os.environ.update(endpoints.environ())
+        migrate(endpoints.postgres_url)
+        yield Lab(
+            settings,
+            endpoints,
+            open_bucket(endpoints.bucket_url),
+            open_catalog(endpoints.postgres_url),
+            open_cache(endpoints.redis_url),
+        )
+
+
+def say(line: str) -> None:
+    """A line of progress, on standard error; results go to standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@app.command()
+def ingest(
+    folder: Annotated[Path, typer.Argument(help="ImageFolder with a metadata file.")],
+    batch: Annotated[str | None, typer.Option(help="Name of the batch; the folder's.")] = None,
+) -> None:
+    """Take a folder of pictures and captions in as a source batch."""
+    with opened() as lab:
+        print(_ingest(lab, folder, batch))
+
+
+def _ingest(lab: Lab, folder: Path, batch: str | None) -> str:
+    from cf_lab_assets.sources.captions import starter_rules
+    from cf_lab_assets.sources.ingest import ingest as take_in
+
+    rules = starter_rules()
+    result = take_in(
+        folder,
+        batch,
+        lab.bucket,
+        rules.known_attributes,
+        max_tokens=rules.max_tokens,
+        count_tokens=rules.count_tokens,
+        limits=rules.limits,
+    )
+    return result.summary()
+
+
+@app.command()
+def run() -> None:
+    """Bring the current release up to date with all ingested batches."""
+    with opened() as lab:
+        _run(lab)
+
+
+def _run(lab: Lab) -> str:
+    from cf_lab_assets import pipeline
+    from cf_lab_assets.definitions import build_defs
+    from cf_lab_assets.instance import open_instance
+
+    definitions = build_defs()
+    with open_instance(lab.settings, lab.endpoints) as instance:
+        outcome = pipeline.run(definitions, instance, lab.bucket, lab.catalog, say)
+    done = "is current" if outcome.changed else "is current, nothing to do"
+    print(f"release {outcome.release_id} {done}")
+    return outcome.release_id
+
+
+@app.command()
+def demo() -> None:
+    """Run the whole lab on starter portraits: from pictures to a release and a lookup."""
+    from cf_lab_assets.starter.portraits import write_image_folder
+
+    with opened() as lab:
+        folder = lab.settings.home / "demo" / "portraits"
+        if not (folder / "metadata.csv").exists():
+            write_image_folder(folder, DEMO_PORTRAITS, seed=2026)
+        say(_ingest(lab, folder, DEMO_BATCH))
+        release_id = _run(lab)
+        _show_lookup(lab, release_id)
+        _show_results(lab, release_id)
+
+
+def _show_lookup(lab: Lab, release_id: str) -> None:
+    """Start the API, ask it for one pair over HTTP, and stop it."""
+    import urllib.request
+
+    from cf_lab_assets.servers import free_port, lookup_api
+
+    pair_id = lab.catalog.first_pair_id(release_id)
+    with lookup_api(lab.settings, lab.endpoints, free_port()) as address:
+        url = f"{address}/v1/pairs/{pair_id}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            record = json.load(answer)
+    print(f"lookup of {pair_id}: {record['caption']} (cits {record['cits']:.2f})")
+
+
+def _show_results(lab: Lab, release_id: str) -> None:
+    from cf_lab_assets.releases.candidate import result_files
+
+    out = lab.settings.home / "releases" / release_id
+    sheet, report = result_files(lab.bucket, lab.catalog, release_id, out)
+    print(f"release        {release_id}")
+    print(f"contact sheet  {sheet}")
+    print(f"bias report    {report}")
+
+
+@app.command()
+def sample(
+    folder: Annotated[Path, typer.Argument(help="Where to write; must not exist yet.")],
+    count: Annotated[int, typer.Option(min=1, help="How many portraits.")] = DEMO_PORTRAITS,
+    seed: Annotated[int, typer.Option(help="Another seed, other portraits.")] = 0,
+) -> None:
+    """Write starter portraits as a folder that ``ingest`` takes."""
+    from cf_lab_assets.starter.portraits import write_image_folder
+
+    write_image_folder(folder, count, seed)
+    print(f"{count} portraits in {folder}")
+
+
+@app.command()
+def lookup(
+    pair_id: Annotated[str, typer.Argument(help="A pair's or a set's id.")],
+) -> None:
+    """Print the record of a pair or a set of the current release."""
+    with opened() as lab:
+        current = lab.catalog.current_release()
+        if current is None:
+            raise LabError("no release is current yet; make one with `cf-lab run`")
+        record = lab.catalog.pair(current.release_id, pair_id) or lab.catalog.set(
+            current.release_id, pair_id
+        )
+        if record is None:
+            raise LabError(f"{pair_id!r} is no pair or set of release {current.release_id}")
+        print(json.dumps(json.loads(record), indent=1))
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
+    api_port: Annotated[int, typer.Option(help="Port of the lookup API.")] = 8000,
+) -> None:
+    """Run the Dagster UI, its daemon and the lookup API until Ctrl-C."""
+    from cf_lab_assets.servers import run_until_interrupted
+
+    with opened() as lab:
+        run_until_interrupted(lab.settings, lab.endpoints, port, api_port)
+
+
+@app.command()
+def migrate(
+    revision: Annotated[str, typer.Argument(help="A revision, head or base.")] = "head",
+) -> None:
+    """Bring the catalog's schema to a revision, forwards or backwards."""
+    from cf_lab_resources import embedded
+    from cf_lab_resources.catalog import migrate as migrate_catalog
+
+    with embedded.running(Settings.from_env()) as endpoints:
+        migrate_catalog(endpoints.postgres_url, revision)
+        print(f"schema is at {revision}")
+
+
+@services_app.command("status")
+def services_status() -> None:
+    """Say which services run, and where."""
+    from cf_lab_resources import embedded
+
+    for service in embedded.status(Settings.from_env()):
+        process = f"process {service.pid}" if service.pid else ""
+        print(f"{service.name:<9} {service.state:<9} {service.address or ''} {process}".rstrip())
+
+
+@services_app.command("run")
+def services_run() -> None:
+    """Keep the services up until Ctrl-C."""
+    import signal
+
+    # Blocked first: a signal that comes while the services start is kept for sigwait.
+    awaited = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+    with opened():
+        services_status()
+        signal.sigwait(awaited)
+
+
+@services_app.command("stop")
+def services_stop() -> None:
+    """Stop them, also for those who use them now."""
+    from cf_lab_resources import embedded
+
+    embedded.stop(Settings.from_env())
+    services_status()
+
+
+@release_app.command("list")
+def release_list() -> None:
+    """All releases, newest first."""
+    with opened() as lab:
+        for release in lab.catalog.list_releases():
+            print(f"{release.release_id}  {release.state:<10}  {release.created_at:%Y-%m-%d %H:%M}")
+
+
+@release_app.command("show")
+def release_show(
+    release_id: Annotated[str | None, typer.Argument(help="The current one if left out.")] = None,
+) -> None:
+    """One release's manifest."""
+    with opened() as lab:
+        found = lab.catalog.get_release(release_id) if release_id else lab.catalog.current_release()
+        if found is None:
+            raise LabError(f"there is no release {release_id or 'current yet'}")
+        print(json.dumps(asdict(found), indent=1, default=str))
+
+
+@release_app.command("rollback")
+def release_rollback(
+    to: Annotated[str | None, typer.Option(help="A release id; the one before.")] = None,
+) -> None:
+    """Make an earlier release current again and withdraw the current one."""
+    from cf_lab_assets.releases.pointer import rollback
+
+    with opened() as lab:
+        now = rollback(lab.catalog, lab.cache, to=to)
+        print(f"release {now.release_id} is current")
+
+
+@backup_app.command("now")
+def backup_now() -> None:
+    """Back catalog and bucket up."""
+    from cf_lab_assets import automation, pipeline
+    from cf_lab_assets.definitions import build_defs
+    from cf_lab_assets.instance import open_instance
+
+    with opened() as lab, open_instance(lab.settings, lab.endpoints) as instance:
+        pipeline.execute(build_defs(), instance, automation.BACK_UP, say)
+    backup_list()
+
+
+@backup_app.command("list")
+def backup_list() -> None:
+    """All backups, newest first."""
+    from cf_lab_assets.backups.manifest import list_backups
+    from cf_lab_resources.bucket import open_bucket
+
+    for listed in list_backups(open_bucket(Settings.from_env().backup)):
+        objects = listed.backup.manifest.objects if listed.backup else None
+        content = f"{objects.count} objects, {objects.bytes:,} bytes" if objects else listed.problem
+        print(f"{listed.created_at:%Y-%m-%dT%H:%M:%SZ}  {content}")
+
+
+@app.command()
+def restore(
+    into_postgres: Annotated[str, typer.Option(help="An empty database.")],
+    into_bucket: Annotated[str, typer.Option(help="An empty bucket.")],
+    source: Annotated[str | None, typer.Option("--from", help="Backup URL; CF_LAB_BACKUP.")] = None,
+    at: Annotated[str | None, typer.Option(help="Time of a backup; the newest.")] = None,
+) -> None:
+    """Restore a backup into an empty database and an empty bucket."""
+    from cf_lab_assets.backups.restore import restore as restore_backup
+
+    done = restore_backup(source or Settings.from_env().backup, into_postgres, into_bucket, at=at)
+    print(
+        f"restored the backup of {done.backup.created_at:%Y-%m-%dT%H:%M:%SZ}: {done.objects} "
+        f"objects, {done.rows} rows in {done.tables} tables, each hash verified; "
+        f"{done.pictures} released pictures are there"
+    )
+
+
+@starter_app.command("train")
+def starter_train(
+    small: Annotated[bool, typer.Option(help="A few steps only, to try the way.")] = False,
+    into: Annotated[Path | None, typer.Option(help="Folder; the package's own weights.")] = None,
+) -> None:
+    """Train the starter models from nothing, and write weights and manifest."""
+    from cf_lab_assets.starter import factory
+
+    factory.train_all(into or factory.WEIGHTS, factory.SMALL if small else factory.FULL, say)
+
+
+@starter_app.command("evaluate")
+def starter_evaluate(
+    sources: Annotated[int, typer.Option(min=1, help="Rendered sources of unseen seeds.")] = 300,
+    picture: Annotated[Path, typer.Option(help="Where the comparison goes.")] = Path("editor.png"),
+) -> None:
+    """Measure the editor against the known truth of the starter world."""
+    from cf_lab_assets.starter import evaluation
+
+    print(evaluation.evaluate(sources, picture).table())
+    print(f"source, output, truth, difference: {picture}")
+
+
+def main() -> None:
+    """Entry point: a `LabError` is one line for people, everything else a traceback."""
+    try:
+        app()
+    except LabError as error:
+        print(f"cf-lab: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,58 @@
+"""Everything that Dagster loads, wired together and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from cf_lab_assets import automation, progress
+from cf_lab_assets.audits import assets as audits
+from cf_lab_assets.backups import assets as backups
+from cf_lab_assets.backups import checks as backup_checks
+from cf_lab_assets.counterfactuals import assets as counterfactuals
+from cf_lab_assets.models import assets as models
+from cf_lab_assets.releases import assets as releases
+from cf_lab_assets.releases import checks as release_checks
+from cf_lab_assets.sources import assets as sources
+from cf_lab_assets.starter import assets as starter
+from cf_lab_resources.dagster import (
+    BackupResource,
+    BucketResource,
+    CacheResource,
+    CatalogResource,
+)
+
+ASSET_MODULES = [sources, models, starter, counterfactuals, audits, releases, backups]
+
+
+def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """The lab's definitions.
+
+    Args:
+        resources: used instead of the defaults of the same name; tests give their own.
+    """
+    defaults = {
+        "bucket": BucketResource(),
+        "catalog": CatalogResource(),
+        "cache": CacheResource(),
+        "backup": BackupResource(),
+    }
+    return dg.Definitions(
+        assets=dg.map_asset_specs(
+            automation.with_policies, dg.load_assets_from_modules(ASSET_MODULES)
+        ),
+        asset_checks=dg.load_asset_checks_from_modules([release_checks, backup_checks]),
+        jobs=automation.JOBS,
+        schedules=automation.SCHEDULES,
+        sensors=automation.SENSORS,
+        resources={**defaults, **(resources or {})},
+        # One process a run: a process a step costs two seconds each. On Kubernetes a run is a
+        # pod, and jobs whose steps need other hardware choose their own executor.
+        executor=dg.in_process_executor,
+        loggers={"console": progress.progress_logger},
+    )
+
+
+defs = build_defs()

@@ -1,0 +1,52 @@
+"""Dagster's own instance on the lab's Postgres, for commands and for ``cf-lab up``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from cf_lab_resources.embedded import Endpoints
+    from cf_lab_resources.settings import Settings
+
+# The address stays out of the file: it holds a password, and ports change.
+INSTANCE_YAML = """\
+# Written by cf-lab at every start; what you change here is lost.
+telemetry: {enabled: false}
+nux: {enabled: false}
+storage:
+  postgres:
+    postgres_url: {env: CF_LAB_DAGSTER_POSTGRES_URL}
+concurrency:
+  pools: {default_limit: 1, granularity: op}
+  runs: {max_concurrent_runs: 2}
+run_monitoring: {enabled: true, start_timeout_seconds: 120, cancel_timeout_seconds: 60}
+run_retries: {enabled: true, max_retries: 1, retry_on_asset_or_op_failure: false}
+retention:
+  sensor: {purge_after_days: {skipped: 1, success: 30, failure: 90}}
+sensors: {use_threads: true, num_workers: 2}
+schedules: {use_threads: true, num_workers: 2}
+"""
+
+
+def prepare_home(settings: Settings, endpoints: Endpoints) -> Path:
+    """Write the instance's folder and point this process and its children at it."""
+    home = settings.dagster_folder
+    home.mkdir(parents=True, exist_ok=True)
+    staged = home / f"dagster.yaml.{os.getpid()}"
+    staged.write_text(INSTANCE_YAML)
+    staged.replace(home / "dagster.yaml")
+    os.environ.update(endpoints.environ())
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def open_instance(settings: Settings, endpoints: Endpoints) -> dg.DagsterInstance:
+    """The instance that the lab's commands record their runs in."""
+    import dagster as dg
+
+    prepare_home(settings, endpoints)
+    return dg.DagsterInstance.get()

@@ -1,0 +1,151 @@
+"""The main job from the command line: every stage in order, each as an ordinary Dagster run.
+
+Dagster's UI and sensors run the same jobs one by one; here they run one after another in this
+process, and not at all when nothing has changed since the last release.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cf_lab_assets import automation, names
+from cf_lab_resources.errors import LabError
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from cf_lab_resources.bucket import Bucket
+    from cf_lab_resources.catalog import Catalog
+
+# What the last release was made from; read to find out whether there is anything to do.
+LAST_RUN = "pipeline/last_run.json"
+
+
+class RunFailed(LabError):
+    """A job of the pipeline failed; the message says which and why."""
+
+
+class NoBatches(LabError):
+    """There is nothing to run on."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the pipeline ended in.
+
+    Attributes:
+        release_id: the current release.
+        changed: whether anything had to be done.
+    """
+
+    release_id: str
+    changed: bool
+
+
+def fingerprint(definitions: dg.Definitions, bucket: Bucket) -> str:
+    """A hash of all that a release is made from: batches, models, code versions."""
+    from cf_lab_assets.models import artifacts
+    from cf_lab_assets.sources import batches
+
+    stored = {}
+    for batch in batches.stored_batches(bucket):
+        manifest = batches.read_manifest(bucket, batch)
+        stored[batch] = manifest.content_hash if manifest else None
+    inputs = {
+        "batches": stored,
+        "models": artifacts.starter_manifest()["models"],
+        "code": {
+            spec.key.to_user_string(): spec.code_version
+            for spec in definitions.resolve_all_asset_specs()
+        },
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def run(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    bucket: Bucket,
+    catalog: Catalog,
+    announce: Callable[[str], None] = print,
+) -> Outcome:
+    """Bring the current release up to date with all ingested batches.
+
+    Args:
+        definitions: the lab's.
+        instance: records the runs.
+        bucket: the same one that the definitions' resources open.
+        catalog: likewise.
+        announce: called with a line before each job.
+
+    Raises:
+        NoBatches: nothing was ingested yet.
+        RunFailed: a job failed; running again goes on where it stopped.
+    """
+    from cf_lab_assets.sources import batches
+
+    stored = sorted(batches.stored_batches(bucket))
+    if not stored:
+        raise NoBatches("no source batch is there yet; give one with `cf-lab ingest FOLDER`")
+    made_from = fingerprint(definitions, bucket)
+    current = catalog.current_release()
+    last = _last_run(bucket)
+    if current and last == {"fingerprint": made_from, "release_id": current.release_id}:
+        return Outcome(current.release_id, changed=False)
+    instance.add_dynamic_partitions(str(names.SOURCE_BATCHES.name), stored)
+    for batch in stored:
+        execute(definitions, instance, automation.MAKE_COUNTERFACTUALS, announce, batch)
+    execute(definitions, instance, automation.MAKE_DATASET, announce)
+    for model in names.AUDITED_MODELS.get_partition_keys():
+        execute(definitions, instance, automation.AUDIT, announce, model)
+    execute(definitions, instance, automation.PUBLISH, announce)
+    current = catalog.current_release()
+    if current is None:
+        raise RunFailed("the release was published and is not current; see the run in the UI")
+    record = {"fingerprint": made_from, "release_id": current.release_id}
+    bucket.put_bytes(LAST_RUN, json.dumps(record).encode())
+    execute(definitions, instance, automation.BACK_UP, announce)
+    return Outcome(current.release_id, changed=True)
+
+
+def _last_run(bucket: Bucket) -> Mapping[str, Any] | None:
+    if not bucket.exists(LAST_RUN):
+        return None
+    loaded: Mapping[str, Any] = json.loads(bucket.get_bytes(LAST_RUN))
+    return loaded
+
+
+def execute(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    job: str,
+    announce: Callable[[str], None],
+    partition: str | None = None,
+) -> None:
+    """Run one job in this process.
+
+    Raises:
+        RunFailed: it failed; the message names the step and why.
+    """
+    announce(f"{job} {partition or ''}".rstrip())
+    result = definitions.resolve_job_def(job).execute_in_process(
+        instance=instance, partition_key=partition, raise_on_error=False
+    )
+    if not result.success:
+        raise RunFailed(f"job {job} failed: {_first_failure(result)} (run {result.run_id})")
+
+
+def _first_failure(result: dg.ExecuteInProcessResult) -> str:
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            if data.user_failure_data and data.user_failure_data.description:
+                return f"{event.step_key}: {data.user_failure_data.description}"
+            if data.error:
+                cause = data.error.cause or data.error
+                return f"{event.step_key}: {cause.message.strip()}"
+    return "see the run's log in the UI"

@@ -1,0 +1,1 @@
+"""Processes are killed here; what is left must be whole."""

@@ -1,0 +1,101 @@
+"""The whole way of the data on real services and the shipped models."""
+
+import json
+
+import dagster as dg
+import pytest
+
+from cf_lab_assets import pipeline
+from cf_lab_assets.definitions import build_defs
+from cf_lab_assets.releases.gates import GATES
+from cf_lab_assets.sources.ingest import ingest
+from cf_lab_assets.starter import world
+from cf_lab_assets.starter.portraits import write_image_folder
+from cf_lab_resources.bucket import open_bucket
+from cf_lab_resources.cache import open_cache
+from cf_lab_resources.catalog import migrate, open_catalog
+from cf_lab_resources.dagster import (
+    BackupResource,
+    BucketResource,
+    CacheResource,
+    CatalogResource,
+)
+
+
+@pytest.fixture
+def definitions(tmp_path, postgres_url, redis_url):
+    migrate(postgres_url)
+    return build_defs(
+        {
+            "bucket": BucketResource(url=f"file://{tmp_path / 'bucket'}"),
+            "catalog": CatalogResource(url=postgres_url),
+            "cache": CacheResource(url=redis_url),
+            "backup": BackupResource(url=f"file://{tmp_path / 'backups'}"),
+        }
+    )
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    return open_bucket(f"file://{tmp_path / 'bucket'}")
+
+
+def take_in(bucket, tmp_path, name, count, seed):
+    write_image_folder(tmp_path / name, count, seed)
+    ingest(tmp_path / name, name, bucket, world.ATTRIBUTES)
+
+
+@pytest.mark.timeout(900)
+def test_from_a_folder_of_portraits_to_a_release_and_no_further_without_change(
+    definitions, bucket, tmp_path, postgres_url, redis_url
+):
+    said = []
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        open_catalog(postgres_url) as catalog,
+        open_cache(redis_url) as cache,
+    ):
+        with pytest.raises(pipeline.NoBatches, match="cf-lab ingest"):
+            pipeline.run(definitions, instance, bucket, catalog, said.append)
+
+        take_in(bucket, tmp_path, "first", 3, seed=5)
+        first = pipeline.run(definitions, instance, bucket, catalog, said.append)
+        assert first.changed
+        assert catalog.current_id() == cache.pointer() == first.release_id
+        assert said[0] == "make_counterfactuals first"
+
+        again = pipeline.run(definitions, instance, bucket, catalog, said.append)
+        assert again == pipeline.Outcome(first.release_id, changed=False)
+
+        take_in(bucket, tmp_path, "second", 2, seed=6)
+        second = pipeline.run(definitions, instance, bucket, catalog, said.append)
+        assert second.changed
+        assert second.release_id != first.release_id
+        assert [(r.release_id, r.state) for r in catalog.list_releases()] == [
+            (second.release_id, "current"),
+            (first.release_id, "superseded"),
+        ]
+
+        planned = definitions.resolve_asset_graph().asset_check_keys
+        gates = {gate.name for gate in GATES}
+        for key in planned:
+            record = instance.get_latest_asset_check_evaluation_record(key)
+            if key.name in gates:
+                assert record.event.dagster_event.asset_check_evaluation_data.passed
+
+        pair_id = catalog.first_pair_id(second.release_id)
+        record = json.loads(catalog.pair(second.release_id, pair_id))
+        assert record["pair_id"] == pair_id
+        assert record["value"] in record["caption"]
+
+
+def test_a_job_that_fails_says_which_and_why(definitions, bucket, tmp_path, postgres_url):
+    take_in(bucket, tmp_path, "broken", 2, seed=7)
+    for info in list(bucket.list("objects/")):
+        bucket.delete([info.key])
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        open_catalog(postgres_url) as catalog,
+        pytest.raises(pipeline.RunFailed, match=r"make_counterfactuals failed"),
+    ):
+        pipeline.run(definitions, instance, bucket, catalog, lambda line: None)

@@ -146,15 +146,11 @@ def demo() -> None:
 
 def _show_lookup(lab: Lab, release_id: str) -> None:
     """Start the API, ask it for one pair over HTTP, and stop it."""
-    import urllib.request
-
-    from cf_lab_assets.servers import free_port, lookup_api
+    from cf_lab_assets.servers import fetch, free_port, lookup_api
 
     pair_id = lab.catalog.first_pair_id(release_id)
     with lookup_api(lab.settings, lab.endpoints, free_port()) as address:
-        url = f"{address}/v1/pairs/{pair_id}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            record = json.load(answer)
+        record = json.loads(fetch(f"{address}/v1/pairs/{pair_id}"))
     print(f"lookup of {pair_id}: {record['caption']} (cits {record['cits']:.2f})")
 
 
@@ -200,12 +196,13 @@ def lookup(
 
 @app.command()
 def up(
-    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
-    api_port: Annotated[int, typer.Option(help="Port of the lookup API.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
+    api_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the API.")] = 8000,
 ) -> None:
     """Run the Dagster UI, its daemon and the lookup API until Ctrl-C."""
-    from cf_lab_assets.servers import run_until_interrupted
+    from cf_lab_assets.servers import check_ports, run_until_interrupted
 
+    check_ports({"--port": port, "--api-port": api_port})
     with opened() as lab:
         run_until_interrupted(lab.settings, lab.endpoints, port, api_port)
 
@@ -271,7 +268,8 @@ def release_show(
     with opened() as lab:
         found = lab.catalog.get_release(release_id) if release_id else lab.catalog.current_release()
         if found is None:
-            raise LabError(f"there is no release {release_id or 'current yet'}")
+            missing = f"release {release_id}" if release_id else "current release"
+            raise LabError(f"there is no {missing}; see `cf-lab release list`")
         print(json.dumps(asdict(found), indent=1, default=str))
 
 

@@ -10,9 +10,11 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets import automation, names
+from cf_lab_assets.lost_runs import run_tags
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
@@ -133,7 +135,12 @@ def execute(
     """
     announce(f"{job} {partition or ''}".rstrip())
     result = definitions.resolve_job_def(job).execute_in_process(
-        instance=instance, partition_key=partition, raise_on_error=False
+        instance=instance,
+        partition_key=partition,
+        raise_on_error=False,
+        tags=run_tags(Path(instance.root_directory)),
+        # Names the lab's own console logger: Dagster's shows every event.
+        run_config={"loggers": {"console": {}}},
     )
     if not result.success:
         raise RunFailed(f"job {job} failed: {_first_failure(result)} (run {result.run_id})")
@@ -147,5 +154,12 @@ def _first_failure(result: dg.ExecuteInProcessResult) -> str:
                 return f"{event.step_key}: {data.user_failure_data.description}"
             if data.error:
                 cause = data.error.cause or data.error
-                return f"{event.step_key}: {cause.message.strip()}"
+                return f"{event.step_key}: {_without_type(cause.message)}"
     return "see the run's log in the UI"
+
+
+def _without_type(message: str) -> str:
+    """An error's message on one line, without the path of its class before it."""
+    first, _, rest = message.strip().partition(": ")
+    said = rest if rest and " " not in first else message
+    return " ".join(said.split())

@@ -68,6 +68,7 @@ def _readable_failures() -> Iterator[None]:
     kinds={"python", "pytorch", "parquet"},
     code_version="1",
     pool=names.GPU_POOL,
+    op_tags=names.GPU_OP_TAGS,
     check_specs=checks.RESPONSE_CHECKS,
 )
 def responses(

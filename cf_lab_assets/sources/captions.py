@@ -50,7 +50,7 @@ def starter_rules() -> Rules:
     def count_tokens(caption: str) -> int:
         return len(tokenizer(caption, verbose=False).input_ids)
 
-    return Rules(world.ATTRIBUTES, text.MAX_TOKENS, count_tokens)
+    return Rules(world.ATTRIBUTES, text.CAPTION_TOKENS, count_tokens)
 
 
 def is_utf8(text: str) -> bool:

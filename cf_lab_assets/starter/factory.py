@@ -68,7 +68,7 @@ class Recipe:
 FULL = Recipe(
     autoencoder=Stage(2600, 16, 0, ((3500, 1),)),
     editor=Stage(2800, 48, 0, ((3500, 1), (1700, 2))),
-    siglip=Stage(1200, 96, 2, ((12_000, 11),)),
+    siglip=Stage(1500, 64, 2, ((12_000, 11),)),
     resnet=Stage(1000, 64, 1, ((12_000, 11),)),
     balanced=Stage(1200, 96, 4, ((12_000, 22),)),
     skewed=Stage(1200, 96, 3, ((12_000, 21),)),
@@ -178,7 +178,9 @@ def train_scorers(folder: Path, recipe: Recipe, say: Say) -> dict[str, float]:
     stage = recipe.siglip
     encoder = _seeded(stage, perception.build_siglip)
     report = reporting("siglip", stage.steps, say)
-    perception.train_contrastive(encoder, pictures, stage.steps, stage.batch, stage.seed, report)
+    perception.train_contrastive(
+        encoder, pictures, stage.steps, stage.batch, stage.seed, report, as_scorer=True
+    )
     with torch.inference_mode():
         zero_shot = perception.zero_shot_accuracy(encoder, unseen)
     perception.save(folder / SIGLIP, encoder, with_tokenizer=True)

@@ -1,8 +1,7 @@
 """Training of the starter models that look at pictures: scorers and audited models.
 
 The two scorers differ in architecture from each other and from the audited models, so that no
-model is judged by its own kind: a SigLIP that learns with the sigmoid loss, and a convolutional
-classifier of attributes. The audited models are CLIPs; they differ from each other only in the
+model is judged by its own kind: one of SigLIP layout and a convolutional classifier of attributes. The audited models are CLIPs; they differ from each other only in the
 world that they were shown.
 """
 
@@ -66,17 +65,20 @@ def pictures_of(
 
 def build_siglip() -> SiglipModel:
     """The untrained first scorer."""
+    import math
+
+    import torch
     from transformers import SiglipConfig, SiglipModel
 
     shared = {"hidden_size": WIDTH, "intermediate_size": 3 * WIDTH, "num_attention_heads": 4}
     tokenizer = text.build_tokenizer()
-    return SiglipModel(
+    model = SiglipModel(
         SiglipConfig(
             text_config={
                 **shared,
                 "num_hidden_layers": 2,
                 "vocab_size": len(tokenizer),
-                "max_position_embeddings": text.MAX_TOKENS,
+                "max_position_embeddings": text.CAPTION_TOKENS,
                 "projection_size": WIDTH,
                 "bos_token_id": tokenizer.bos_token_id,
                 "eos_token_id": tokenizer.eos_token_id,
@@ -84,12 +86,17 @@ def build_siglip() -> SiglipModel:
             },
             vision_config={
                 **shared,
-                "num_hidden_layers": 4,
+                "num_hidden_layers": 3,
                 "image_size": world.SIZE,
                 "patch_size": PATCH,
             },
         )
     )
+    # CLIP's start: from 1, where transformers starts, the scale takes too long to grow.
+    with torch.no_grad():
+        model.logit_scale.fill_(math.log(14.3))
+        model.logit_bias.zero_()
+    return model
 
 
 def build_clip() -> CLIPModel:
@@ -143,13 +150,14 @@ def build_classifier() -> ResNetForImageClassification:
 
 
 def caption_batch(
-    factors: NDArray[np.int64], rng: np.random.Generator
+    factors: NDArray[np.int64], rng: np.random.Generator, complete: float
 ) -> tuple[list[str], NDArray[np.bool_]]:
     """Captions that name some of each picture's factors, and which picture each one fits.
 
     Args:
         factors: indices into `FACTORS`, (batch, 5).
         rng: where randomness comes from.
+        complete: share of captions that name every factor.
 
     Returns:
         One caption a picture, and a (batch, batch) matrix: picture i shows all that caption j
@@ -162,6 +170,7 @@ def caption_batch(
     alone = rng.random(len(factors)) < 0.25
     occupation = list(FACTORS).index("occupation")
     named[alone] = np.arange(factors.shape[1]) == occupation
+    named[rng.random(len(factors)) < complete] = True
     captions = [
         world.describe(
             {
@@ -211,12 +220,14 @@ def train_contrastive(
     seed: int,
     report: Report,
     covered: float = 0.0,
+    as_scorer: bool = False,
     peak_rate: float = 1e-3,
-) -> SiglipModel | CLIPModel:
-    """Train picture and text encoders together on pictures and captions that fit them.
+) -> None:
+    """Train picture and text encoders together, in place, on pictures and captions that fit.
 
-    SigLIP learns by the pairwise sigmoid loss (Zhai et al. 2023, equation 1), CLIP by the
-    softmax over the batch (Radford et al. 2021) with a target spread over all that fit.
+    The loss is the softmax over the batch in both directions (Radford et al. 2021), its target
+    spread over all that fit. A scorer must tell every value from a bare prompt, so it also
+    learns to choose each factor's value among the prompts that name one value alone.
 
     Args:
         model: untrained, of SigLIP or CLIP layout.
@@ -226,6 +237,7 @@ def train_contrastive(
         seed: for batches and augmentation (weights are drawn by whoever built the model).
         report: called with (step, loss) every step.
         covered: share of pictures with clothes and headwear covered.
+        as_scorer: learn from prompts too, and from more captions that name everything.
         peak_rate: highest learning rate.
     """
     import numpy as np
@@ -235,32 +247,62 @@ def train_contrastive(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     device = training_device()
-    tokenizer = text.build_tokenizer()
+    tokenize = _tokenize_for(model)
+    prompts = [prompt for group in factor_prompts().values() for prompt in group]
+    sizes = [len(values) for values in FACTORS.values()]
     model.to(device).train()
-    is_siglip = model.config.model_type == "siglip"
-    padding = "max_length" if is_siglip else "longest"
 
     def step_loss() -> torch.Tensor:
         chosen = torch.from_numpy(rng.integers(len(pictures.images), size=batch))
-        captions, fits = caption_batch(pictures.factors[chosen].numpy(), rng)
-        tokens = tokenizer(captions, padding=padding, return_tensors="pt")
+        factors = pictures.factors[chosen]
+        captions, fits = caption_batch(factors.numpy(), rng, complete=0.25 if as_scorer else 0.0)
+        tokens = tokenize(captions + prompts if as_scorer else captions)
         with half_precision():
             logits = model(
-                input_ids=tokens.input_ids.to(device),
-                attention_mask=None if is_siglip else tokens.attention_mask.to(device),
                 pixel_values=augmented(pictures.images[chosen], covered).to(device),
+                **{name: value.to(device) for name, value in tokens.items()},
             ).logits_per_image.float()
+        by_caption, by_prompt = logits[:, :batch], logits[:, batch:]
         target = torch.from_numpy(fits).float().to(device)
-        if is_siglip:
-            # Weighted by its inverse frequency, since few captions fit a picture.
-            weight = torch.where(target > 0, 0.5 / target.mean(), 0.5 / (1 - target.mean()))
-            return functional.binary_cross_entropy_with_logits(logits, target, weight=weight)
-        by_image = functional.cross_entropy(logits, target / target.sum(1, keepdim=True))
+        loss = functional.cross_entropy(by_caption, target / target.sum(1, keepdim=True))
         columns = target.T / target.T.sum(1, keepdim=True)
-        return (by_image + functional.cross_entropy(logits.T, columns)) / 2
+        loss = (loss + functional.cross_entropy(by_caption.T, columns)) / 2
+        if as_scorer:
+            for column, part in enumerate(by_prompt.split(sizes, dim=1)):
+                loss = loss + functional.cross_entropy(part, factors[:, column].to(device))
+        return loss
 
     _minimise(model, step_loss, steps, report, peak_rate)
-    return model
+
+
+def factor_prompts() -> dict[str, list[str]]:
+    """For each factor, the captions that name one of its values and nothing else."""
+    return {
+        name: [world.describe({name: value}) for value in values]
+        for name, values in FACTORS.items()
+    }
+
+
+def _tokenize_for(
+    model: SiglipModel | CLIPModel,
+) -> Callable[[list[str]], dict[str, torch.Tensor]]:
+    """How a model's texts become tokens; SigLIP reads its last position, so it is padded full."""
+    tokenizer = text.build_tokenizer()
+    length = model.config.text_config.max_position_embeddings
+    siglip = model.config.model_type == "siglip"
+
+    def tokenize(sentences: list[str]) -> dict[str, torch.Tensor]:
+        tokens = tokenizer(
+            sentences,
+            padding="max_length" if siglip else "longest",
+            truncation=True,
+            max_length=length,
+            return_tensors="pt",
+        )
+        names = ["input_ids"] if siglip else ["input_ids", "attention_mask"]
+        return {name: tokens[name] for name in names}
+
+    return tokenize
 
 
 def train_classifier(
@@ -350,25 +392,20 @@ def save(folder: Path, model: PreTrainedModel, with_tokenizer: bool) -> None:
 def zero_shot_accuracy(
     model: SiglipModel | CLIPModel, pictures: Pictures, batch: int = 256
 ) -> dict[str, float]:
-    """Share of pictures whose nearest caption names the right value, for each factor."""
+    """Share of pictures whose nearest prompt names the right value, for each factor."""
     import torch
 
-    tokenizer = text.build_tokenizer()
+    tokenize = _tokenize_for(model)
     result = {}
-    for column, (name, values) in enumerate(FACTORS.items()):
-        captions = [world.describe({name: value}) for value in values]
-        tokens = tokenizer(captions, padding="max_length", return_tensors="pt")
-        mask = None if model.config.model_type == "siglip" else tokens.attention_mask
+    for column, (name, prompts) in enumerate(factor_prompts().items()):
+        tokens = tokenize(prompts)
         right = 0
         with torch.inference_mode():
             for images, factors in zip(
                 pictures.images.split(batch), pictures.factors.split(batch), strict=True
             ):
-                logits = model(
-                    input_ids=tokens.input_ids,
-                    attention_mask=mask,
-                    pixel_values=images.float().div(127.5).sub(1.0),
-                ).logits_per_image
+                pixels = images.float().div(127.5).sub(1.0)
+                logits = model(pixel_values=pixels, **tokens).logits_per_image
                 right += int((logits.argmax(1) == factors[:, column]).sum())
         result[name] = right / len(pictures.images)
     return result

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 MAX_TOKENS = 77
+# The longest caption that every model reads whole; scorers of SigLIP layout end here.
+CAPTION_TOKENS = 64
 MERGES = 320
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cf_lab_resources.engine.folders import ModelRefused, check_folder, folder_hash
+from cf_lab_resources.engine.folders import (
+    ModelRefused,
+    check_folder,
+    folder_hash,
+    silence_progress_bars,
+)
 from cf_lab_resources.engine.pictures import square
 
 if TYPE_CHECKING:
@@ -31,7 +36,7 @@ class EditorSettings:
         batch_size: candidates drawn at once; a fixed batch keeps results reproducible.
     """
 
-    steps: int = 8
+    steps: int = 4
     guidance_scale: float = 1.0
     image_guidance_scale: float = 1.0
     batch_size: int = 32
@@ -78,13 +83,14 @@ class InstructionEditor:
         from diffusers import StableDiffusionInstructPix2PixPipeline
 
         check_folder(folder)
+        silence_progress_bars()
         self.settings = settings
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model_hash = folder_hash(folder)
         dtype = torch.float32 if self.device == "cpu" else torch.float16
         try:
             self._pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, torch_dtype=dtype
+                folder, local_files_only=True, use_safetensors=True, dtype=dtype
             ).to(self.device)
         except (OSError, ValueError) as error:
             raise ModelRefused(

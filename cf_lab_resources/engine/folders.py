@@ -37,6 +37,15 @@ def check_folder(folder: Path) -> None:
         )
 
 
+def silence_progress_bars() -> None:
+    """Keep the libraries' loading bars off the terminal; runs show their own progress."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hex, read in blocks."""
     with path.open("rb") as file:

@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cf_lab_resources.engine.folders import ModelRefused, check_folder, folder_hash
+from cf_lab_resources.engine.folders import (
+    ModelRefused,
+    check_folder,
+    folder_hash,
+    silence_progress_bars,
+)
 from cf_lab_resources.engine.pictures import square
 
 if TYPE_CHECKING:
@@ -29,6 +34,7 @@ class AttributeClassifier:
         from transformers import AutoModelForImageClassification, CLIPImageProcessorPil
 
         check_folder(folder)
+        silence_progress_bars()
         self.model_hash = folder_hash(folder)
         self._model = (
             AutoModelForImageClassification.from_pretrained(

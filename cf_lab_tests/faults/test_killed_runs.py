@@ -19,7 +19,9 @@ PORTRAITS = 9  # more than one chunk
 # Where the process kills itself: the function that is entered, and at which of its calls.
 MOMENTS = {
     "while the second chunk of candidates is drawn": (
-        "cf_lab_assets.counterfactuals.generation", "make_chunk", 2,
+        "cf_lab_assets.counterfactuals.generation",
+        "make_chunk",
+        2,
     ),
     "in the middle of COPY": ("cf_lab_resources.catalog.loading", "_CopyStream.read", 1),
     "between warm-up and pointer flip": ("cf_lab_resources.catalog.store", "Catalog.publish", 1),

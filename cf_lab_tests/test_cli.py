@@ -1,0 +1,101 @@
+"""The command as people meet it: help at once, results on standard output, errors in one line."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cf_lab_resources import embedded
+from cf_lab_resources.settings import Settings
+
+CF_LAB = str(Path(sys.executable).with_name("cf-lab"))
+
+
+@pytest.fixture(scope="module")
+def home(memory_folder):
+    folder = memory_folder / "cli"
+    yield folder
+    embedded.stop(Settings(home=folder))
+
+
+@pytest.fixture
+def cf_lab(home):
+    def run(*arguments, **environment):
+        return subprocess.run(
+            [CF_LAB, *arguments],
+            env={**os.environ, "CF_LAB_HOME": str(home), **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+def assert_one_clear_line(done, *said):
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("cf-lab: ")]
+    assert len(lines) == 1
+    for word in said:
+        assert str(word) in lines[0]
+
+
+def test_help_names_the_commands_and_imports_nothing_heavy(cf_lab):
+    done = cf_lab("--help")
+    for command in ("ingest", "run", "up", "services", "migrate", "release", "lookup", "sample"):
+        assert command in done.stdout
+    code = (
+        "import sys; from cf_lab_assets import cli; "
+        "print([m for m in ('dagster', 'torch', 'pyarrow', 'psycopg2') if m in sys.modules])"
+    )
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert imported.stdout.strip() == "[]"
+
+
+def test_a_sample_is_ingested_and_again_is_nothing_to_do(cf_lab, tmp_path):
+    folder = tmp_path / "portraits"
+    assert cf_lab("sample", str(folder), "--count", "2", "--seed", "3").returncode == 0
+    assert_one_clear_line(cf_lab("sample", str(folder)), folder, "exists")
+    first = cf_lab("ingest", str(folder), "--batch", "two")
+    assert first.returncode == 0, first.stderr
+    assert "2 pairs stored" in first.stdout
+    assert "nothing to do" in cf_lab("ingest", str(folder), "--batch", "two").stdout
+
+
+def test_a_folder_that_is_not_there_is_named(cf_lab, tmp_path):
+    assert_one_clear_line(cf_lab("ingest", str(tmp_path / "nowhere")), "nowhere")
+
+
+def test_without_a_release_commands_say_how_to_get_one(cf_lab):
+    assert_one_clear_line(cf_lab("lookup", "s1-gender-man"), "cf-lab run")
+    assert_one_clear_line(cf_lab("release", "show"), "no current release")
+    assert_one_clear_line(cf_lab("release", "rollback"), "roll back")
+    assert cf_lab("release", "list").stdout == ""
+
+
+def test_a_malformed_setting_is_named_and_its_password_is_not_shown(cf_lab):
+    done = cf_lab("release", "list", CF_LAB_POSTGRES_URL="mysql://me:s3cret@host/db")
+    assert_one_clear_line(done, "CF_LAB_POSTGRES_URL")
+    assert "s3cret" not in done.stderr
+
+
+def test_the_schema_goes_down_and_up(cf_lab):
+    for revision in ("base", "head"):
+        done = cf_lab("migrate", revision)
+        assert done.returncode == 0, done.stderr
+        assert revision in done.stdout
+    assert_one_clear_line(cf_lab("migrate", "nonsense"), "nonsense")
+
+
+def test_services_are_shown_and_stop_when_nobody_uses_them(cf_lab, home):
+    cf_lab("release", "list")
+    deadline = time.monotonic() + 30
+    while "running" in (shown := cf_lab("services", "status").stdout):
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.5)
+    assert "postgres" in shown
+    assert "redis" in shown

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CHANNELS = (64, 128)
 TEXT_WIDTH = 64
+PEAK_RATE = 1.2e-3
 # Share of steps in which a changed attribute's unchanged neighbours are named too.
 NAME_UNCHANGED = 0.8
 DROP_TEXT = 0.04
@@ -127,7 +128,7 @@ def train(
     batch: int,
     seed: int,
     report: Report,
-    peak_rate: float = 1.2e-3,
+    peak_rate: float = PEAK_RATE,
 ) -> None:
     """Train the editor's UNet and text encoder together, in place.
 

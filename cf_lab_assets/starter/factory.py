@@ -30,6 +30,8 @@ METRICS = ".work/metrics"
 EDITOR, SIGLIP, RESNET = "editor", "scorer-siglip", "scorer-resnet"
 BALANCED, SKEWED = "audited-balanced", "audited-skewed"
 SAY_EVERY = 50
+# Peak learning rates of the stages that go on with a trained model.
+DECODER_RATE, POLISH_RATE = 1e-3, 5e-4
 
 Say = Callable[[str], None]
 
@@ -53,10 +55,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All stages, and how much the models are tested on."""
+    """All stages, and how much the models are tested on.
+
+    ``decoder`` goes on with the autoencoder's decoder alone, ``polish`` with the editor at a
+    lower rate.
+    """
 
     autoencoder: Stage
+    decoder: Stage
     editor: Stage
+    polish: Stage
     siglip: Stage
     resnet: Stage
     balanced: Stage
@@ -67,7 +75,9 @@ class Recipe:
 
 FULL = Recipe(
     autoencoder=Stage(2600, 16, 0, ((3500, 1),)),
+    decoder=Stage(700, 16, 5, ((3500, 1),)),
     editor=Stage(2800, 48, 0, ((3500, 1), (1700, 2))),
+    polish=Stage(520, 48, 1, ((3500, 1), (1700, 2))),
     siglip=Stage(1500, 64, 2, ((12_000, 11),)),
     resnet=Stage(1000, 64, 1, ((12_000, 11),)),
     balanced=Stage(1200, 96, 4, ((12_000, 22),)),
@@ -76,7 +86,7 @@ FULL = Recipe(
     test_sources=300,
 )
 _TRY = Stage(2, 4, 0, ((6, 1),))
-SMALL = Recipe(_TRY, _TRY, _TRY, _TRY, _TRY, _TRY, test_portraits=8, test_sources=2)
+SMALL = Recipe(_TRY, _TRY, _TRY, _TRY, _TRY, _TRY, _TRY, _TRY, test_portraits=8, test_sources=2)
 
 
 def reporting(name: str, steps: int, say: Say) -> Report:
@@ -122,6 +132,18 @@ def train_autoencoder(folder: Path, recipe: Recipe, say: Say) -> dict[str, float
     report = reporting("autoencoder", stage.steps, say)
     vae = autoencoder.train(images, stage.steps, stage.batch, stage.seed, report)
     autoencoder.standardise(vae, images[::97])
+    more = recipe.decoder
+    report = reporting("decoder", more.steps, say)
+    autoencoder.train(
+        images,
+        more.steps,
+        more.batch,
+        more.seed,
+        report,
+        peak_rate=DECODER_RATE,
+        vae=vae,
+        decoder_only=True,
+    )
     unseen = torch.from_numpy(_scenes([(max(2, recipe.test_sources // 8), 99)]).images)
     error = autoencoder.reconstruction_error(vae, unseen.flatten(0, 1))
     vae.save_pretrained(folder / AUTOENCODER, safe_serialization=True)
@@ -142,18 +164,22 @@ def train_editor(folder: Path, recipe: Recipe, say: Say) -> dict[str, float]:
     torch.manual_seed(stage.seed)
     tokenizer = text.build_tokenizer()
     unet, encoder = editor.build_unet(), editor.build_text_encoder(tokenizer)
-    report = reporting("editor", stage.steps, say)
-    editor.train(
-        unet,
-        encoder,
-        tokenizer,
-        latents,
-        scenes.values,
-        stage.steps,
-        stage.batch,
-        stage.seed,
-        report,
-    )
+    for name, part, rate in (
+        ("editor", stage, editor.PEAK_RATE),
+        ("editor's polish", recipe.polish, POLISH_RATE),
+    ):
+        editor.train(
+            unet,
+            encoder,
+            tokenizer,
+            latents,
+            scenes.values,
+            part.steps,
+            part.batch,
+            part.seed,
+            reporting(name, part.steps, say),
+            rate,
+        )
     shutil.rmtree(folder / EDITOR, ignore_errors=True)
     editor.save(folder / EDITOR, vae, unet, encoder, tokenizer)
     _record(folder, EDITOR, stage)
@@ -262,7 +288,9 @@ def write_manifest(folder: Path, recipe: Recipe, measured: Any) -> None:
         models[name] = {"files": folder_files(folder / name), **record}
     scores = {name: asdict(score) for name, score in measured.scores.items()}
     models[EDITOR]["metrics"] = {"test sources": recipe.test_sources, "edits": scores}
-    models[EDITOR]["autoencoder"] = asdict(recipe.autoencoder)
+    models[EDITOR]["further training"] = {
+        name: asdict(getattr(recipe, name)) for name in ("autoencoder", "decoder", "polish")
+    }
     manifest = {
         "about": "small models of a schematic test world; no pictures of people were used",
         "attributes": world.ATTRIBUTES,

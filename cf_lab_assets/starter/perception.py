@@ -1,8 +1,9 @@
 """Training of the starter models that look at pictures: scorers and audited models.
 
 The two scorers differ in architecture from each other and from the audited models, so that no
-model is judged by its own kind: one of SigLIP layout and a convolutional classifier of attributes. The audited models are CLIPs; they differ from each other only in the
-world that they were shown.
+model is judged by its own kind: one of SigLIP layout and a convolutional classifier of
+attributes. The audited models are CLIPs; they differ from each other only in the world that
+they were shown.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from cf_lab_resources.engine.folders import (
     ModelRefused,
     check_folder,
     folder_hash,
-    silence_progress_bars,
+    quieten_libraries,
 )
 from cf_lab_resources.engine.pictures import square
 
@@ -83,7 +83,7 @@ class InstructionEditor:
         from diffusers import StableDiffusionInstructPix2PixPipeline
 
         check_folder(folder)
-        silence_progress_bars()
+        quieten_libraries()
         self.settings = settings
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model_hash = folder_hash(folder)

@@ -37,13 +37,17 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def silence_progress_bars() -> None:
-    """Keep the libraries' loading bars off the terminal; runs show their own progress."""
-    import diffusers.utils.logging
-    import transformers.utils.logging
+def quieten_libraries() -> None:
+    """Keep the libraries' loading bars and hints off the terminal; errors still show.
 
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    Runs show their own progress, and the hints speak of packages the lab does without.
+    """
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    for library in (of_diffusers, of_transformers):
+        library.disable_progress_bar()
+        library.set_verbosity_error()
 
 
 def file_hash(path: Path) -> str:

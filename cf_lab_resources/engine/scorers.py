@@ -10,7 +10,7 @@ from cf_lab_resources.engine.folders import (
     ModelRefused,
     check_folder,
     folder_hash,
-    silence_progress_bars,
+    quieten_libraries,
 )
 from cf_lab_resources.engine.pictures import square
 
@@ -34,7 +34,7 @@ class AttributeClassifier:
         from transformers import AutoModelForImageClassification, CLIPImageProcessorPil
 
         check_folder(folder)
-        silence_progress_bars()
+        quieten_libraries()
         self.model_hash = folder_hash(folder)
         self._model = (
             AutoModelForImageClassification.from_pretrained(

@@ -45,8 +45,12 @@ def prepare_home(settings: Settings, endpoints: Endpoints) -> Path:
 
 
 def open_instance(settings: Settings, endpoints: Endpoints) -> dg.DagsterInstance:
-    """The instance that the lab's commands record their runs in."""
+    """The instance that the lab's commands record their runs in, rid of lost runs."""
     import dagster as dg
 
-    prepare_home(settings, endpoints)
-    return dg.DagsterInstance.get()
+    from cf_lab_assets.lost_runs import fail_lost_runs
+
+    home = prepare_home(settings, endpoints)
+    instance = dg.DagsterInstance.get()
+    fail_lost_runs(instance, home)
+    return instance

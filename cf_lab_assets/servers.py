@@ -1,97 +1,137 @@
-"""The lab's long-running processes, started and stopped together: UI, daemon, lookup API."""
+"""What ``cf-lab up`` runs: Dagster's UI, daemon and code server, and the lookup API.
+
+UI and daemon share one code server, as they do when deployed: with one of their own each, the
+daemon's would be started anew every minute.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-import signal
 import socket
-import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cf_lab_assets.children import Children, ServerFailed, StopAsked, stop_signals
+from cf_lab_assets.lost_runs import up_lock
+from cf_lab_resources.embedded.servers import HOST, free_port
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
     from cf_lab_resources.embedded import Endpoints
     from cf_lab_resources.settings import Settings
 
-START_SECONDS = 90
-STOP_SECONDS = 15
-HOST = "127.0.0.1"
+LOCATION = "cf_lab"
+WORKSPACE = """\
+# Written by cf-lab up at every start.
+load_from:
+  - grpc_server: {{host: {host}, port: {port}, location_name: {location}}}
+"""
+_LOCATIONS = """{ workspaceOrError { ... on Workspace { locationEntries {
+    loadStatus locationOrLoadError { ... on PythonError { message } } } } } }"""
 
 
-class ServerFailed(LabError):
-    """A server ended or did not answer; the message names its log."""
+class PortTaken(LabError):
+    """A port that was asked for is not to be had."""
 
 
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+def check_ports(ports: Mapping[str, int]) -> None:
+    """Look whether servers could listen on loopback ports.
 
-
-@contextmanager
-def process(name: str, command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server for as long as the context lasts; its output goes to a log file.
-
-    It is started in its own process group, so that Ctrl-C reaches this process alone, which
-    then stops the servers in order.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        server = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        yield server
-    finally:
-        # SIGINT, which Dagster's servers take as the request to stop cleanly.
-        for stop in (signal.SIGINT, signal.SIGKILL):
-            if server.poll() is None:
-                os.killpg(server.pid, stop)
-            try:
-                server.wait(STOP_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                print(f"{name} does not stop; killing it", file=sys.stderr)
-
-
-def wait_until_it_answers(
-    server: subprocess.Popen[bytes], url: str, log: Path, seconds: float = START_SECONDS
-) -> None:
-    """Return when a URL answers.
+    Args:
+        ports: by the option that chooses each.
 
     Raises:
-        ServerFailed: the server ended, or did not answer in time.
+        PortTaken: names port and option.
     """
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise ServerFailed(f"the server for {url} ended at once; its log is {log}")
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise ServerFailed(f"{url} does not answer after {seconds:.0f} s; the log is {log}")
+    seen: dict[int, str] = {}
+    for option, port in ports.items():
+        if port in seen:
+            raise PortTaken(f"{seen[port]} and {option} are both {port}; give each its own port")
+        seen[port] = option
+        with socket.socket() as probe:
+            # Else the connections of servers that have just stopped would keep the port.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError as error:
+                raise PortTaken(
+                    f"port {port} is not free ({error.strerror}); choose another with {option}"
+                ) from error
+
+
+def fetch(url: str, body: Mapping[str, Any] | None = None) -> bytes:
+    """What a server on this machine answers, whatever proxy the environment names.
+
+    Args:
+        url: on loopback.
+        body: sent as JSON with POST; None: GET.
+
+    Raises:
+        OSError: it does not answer, or not with success.
+    """
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=10) as answer:
+        content: bytes = answer.read()
+        return content
+
+
+def answers(url: str) -> bool:
+    """Whether a URL answers with success."""
+    try:
+        fetch(url)
+    except OSError:
+        return False
+    return True
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
 def lookup_api(settings: Settings, endpoints: Endpoints, port: int) -> Iterator[str]:
-    """The lookup API in a process of its own; gives its address."""
+    """The lookup API in a process of its own; gives its address.
+
+    Raises:
+        ServerFailed: it does not start.
+    """
     os.environ.update(endpoints.environ())
-    log = settings.log_folder / "api.log"
-    command = [sys.executable, "-m", "cf_lab_resources.api", "--port", str(port)]
-    with process("lookup API", command, log) as server:
-        address = f"http://{HOST}:{port}"
-        wait_until_it_answers(server, f"{address}/healthz", log)
+    with Children(settings.log_folder) as children:
+        address = _start_api(children, port)
+        children.wait_until("api", lambda: answers(f"{address}/healthz"))
         yield address
+
+
+def _start_api(children: Children, port: int) -> str:
+    children.start("api", [sys.executable, "-m", "cf_lab_resources.api", "--port", str(port)])
+    return f"http://{HOST}:{port}"
+
+
+@contextmanager
+def _only_one(settings: Settings) -> Iterator[None]:
+    """Two daemons on one instance would launch each run twice."""
+    lock = up_lock(settings.dagster_folder)
+    if not lock.acquire(shared=False):
+        lock.release()
+        raise LabError(
+            f"`cf-lab up` runs already for {settings.home}; stop that one, or set CF_LAB_HOME to "
+            "another folder"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def run_until_interrupted(
@@ -100,48 +140,72 @@ def run_until_interrupted(
     """Run UI, daemon and API until SIGINT or SIGTERM.
 
     Raises:
-        ServerFailed: one of them ended by itself.
+        LabError: another one runs for this home.
+        ServerFailed: one of them ended by itself or does not answer.
     """
+    _prepare_instance(settings, endpoints)
+    with (
+        _only_one(settings),
+        stop_signals() as stop_asked,
+        suppress(StopAsked),
+        Children(settings.log_folder, stop_asked) as children,
+    ):
+        api = _start_api(children, api_port)
+        _start_dagster(children, settings, endpoints, ui_port)
+        children.wait_until("api", lambda: answers(f"{api}/healthz"))
+        ui = f"http://{HOST}:{ui_port}"
+        children.wait_until("dagster-webserver", lambda: _is_loaded(ui))
+        print(f"Dagster UI   {ui}\nlookup API   {api}/docs\nCtrl-C stops them", flush=True)
+        children.wait()
+
+
+def _prepare_instance(settings: Settings, endpoints: Endpoints) -> None:
+    """Fail runs that an earlier `up` left behind, and offer every ingested batch in the UI."""
+    from cf_lab_assets import names
+    from cf_lab_assets.instance import open_instance
+    from cf_lab_assets.sources import batches
+    from cf_lab_resources.bucket import open_bucket
+
+    with open_instance(settings, endpoints) as instance:
+        stored = sorted(batches.stored_batches(open_bucket(endpoints.bucket_url)))
+        instance.add_dynamic_partitions(str(names.SOURCE_BATCHES.name), stored)
+
+
+def _start_dagster(
+    children: Children, settings: Settings, endpoints: Endpoints, ui_port: int
+) -> None:
     from cf_lab_assets.instance import prepare_home
 
-    workspace = prepare_home(settings, endpoints) / "workspace.yaml"
-    workspace.write_text(
-        "load_from:\n  - python_module:\n      module_name: cf_lab_assets.definitions\n"
-        "      attribute: defs\n      location_name: cf_lab\n"
+    home = prepare_home(settings, endpoints)
+    port = free_port()
+    workspace = home / "workspace.yaml"
+    workspace.write_text(WORKSPACE.format(host=HOST, port=port, location=LOCATION))
+    python = sys.executable
+    code = ["-m", "cf_lab_assets.definitions", "--location-name", LOCATION]
+    children.start(
+        "dagster-code-server",
+        [python, "-m", "dagster", "code-server", "start", "-h", HOST, "-p", str(port), *code],
     )
-    asked_to_stop: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda got, _: asked_to_stop.append(got))
-    where = ["-w", str(workspace)]
-    commands = {
-        "daemon": [str(Path(sys.executable).parent / "dagster-daemon"), "run", *where],
-        "webserver": [
-            sys.executable,
-            "-m",
-            "dagster_webserver",
-            "-h",
-            HOST,
-            "-p",
-            str(ui_port),
-            *where,
-        ],
-    }
-    with ExitStack() as stack:
-        address = stack.enter_context(lookup_api(settings, endpoints, api_port))
-        servers = {}
-        for name, command in commands.items():
-            log = settings.log_folder / f"dagster-{name}.log"
-            servers[name] = stack.enter_context(process(name, command, log))
-            if name == "webserver":
-                url = f"http://{HOST}:{ui_port}"
-                wait_until_it_answers(servers[name], f"{url}/server_info", log)
-                print(
-                    f"Dagster UI   {url}\nlookup API   {address}/docs\nCtrl-C stops them",
-                    flush=True,
-                )
-        while not asked_to_stop:
-            for name, server in servers.items():
-                if server.poll() is not None:
-                    log = settings.log_folder / f"dagster-{name}.log"
-                    raise ServerFailed(f"the {name} ended by itself; its log is {log}")
-            time.sleep(0.5)
+    children.wait_until("dagster-code-server", lambda: _listens(port))
+    daemon = str(Path(python).with_name("dagster-daemon"))
+    children.start("dagster-daemon", [daemon, "run", "-w", str(workspace)])
+    where = ["-h", HOST, "-p", str(ui_port), "-w", str(workspace)]
+    children.start("dagster-webserver", [python, "-m", "dagster_webserver", *where])
+
+
+def _is_loaded(ui: str) -> bool:
+    """Whether the UI answers and has the lab's definitions.
+
+    Raises:
+        ServerFailed: they cannot be loaded.
+    """
+    try:
+        answer = json.loads(fetch(f"{ui}/graphql", {"query": _LOCATIONS}))
+    except OSError:
+        return False
+    entries = answer["data"]["workspaceOrError"].get("locationEntries", [])
+    for entry in entries:
+        found = entry["locationOrLoadError"] or {}
+        if "message" in found:
+            raise ServerFailed(f"Dagster cannot load the definitions: {found['message'].strip()}")
+    return bool(entries) and all(entry["loadStatus"] == "LOADED" for entry in entries)

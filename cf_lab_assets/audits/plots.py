@@ -99,6 +99,7 @@ def _panels(rows: int, panels: Mapping[str, Any], unit: str, dpi: int) -> tuple[
     for axis in axes:
         axis.set_xlabel(unit, fontsize=8, color=INK)
         axis.tick_params(labelsize=8, colors=INK, length=0)
+        axis.locator_params(axis="x", nbins=5)  # more labels than that run into each other
         axis.grid(axis="x", color="#eef0f2", zorder=-1)
         axis.set_axisbelow(True)
         for side in ("top", "right", "left"):

@@ -29,13 +29,13 @@ def model_artifacts() -> dg.MaterializeResult:
         except artifacts.ModelDamaged as error:
             damaged.append(str(error))
     records = [
-        dg.TableRecord({"model": a.name, "sha256": a.sha256, "bytes": a.bytes}) for a in found
+        dg.TableRecord({"model": a.name, "bytes": a.bytes, "sha256": a.sha256}) for a in found
     ]
     schema = dg.TableSchema(
         [
             dg.TableColumn("model", "string"),
-            dg.TableColumn("sha256", "string", "of the folder's files and their names"),
             dg.TableColumn("bytes", "int"),
+            dg.TableColumn("sha256", "string", "of the folder's files and their names"),
         ]
     )
     return dg.MaterializeResult(

@@ -39,10 +39,13 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
         "cache": CacheResource(),
         "backup": BackupResource(),
     }
+    loaded = dg.load_assets_from_modules(ASSET_MODULES)
     return dg.Definitions(
-        assets=dg.map_asset_specs(
-            automation.with_policies, dg.load_assets_from_modules(ASSET_MODULES)
-        ),
+        assets=[
+            asset.map_asset_specs(automation.with_policies)
+            for asset in loaded
+            if isinstance(asset, dg.AssetsDefinition)
+        ],
         asset_checks=dg.load_asset_checks_from_modules([release_checks, backup_checks]),
         jobs=automation.JOBS,
         schedules=automation.SCHEDULES,

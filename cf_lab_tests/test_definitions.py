@@ -12,7 +12,7 @@ from cf_lab_assets.definitions import build_defs
 
 HEAVY = ["torch", "diffusers", "transformers", "pandas"]
 DEFS = build_defs()
-SPECS = DEFS.resolve_all_asset_specs()
+SPECS = sorted(DEFS.resolve_all_asset_specs(), key=lambda spec: spec.key)
 
 
 def test_loading_imports_no_heavy_package_and_takes_at_most_twice_dagsters_own_time():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -154,6 +155,7 @@ def test_a_request_to_stop_is_heard_while_a_server_starts(tmp_path):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are found through /proc")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_servers_and_their_children_end_with_their_parent(tmp_path, number):
     code = f"""

@@ -66,7 +66,7 @@ class EditPlanConfig(dg.Config):
 class GenerationConfig(dg.Config):
     """How candidates are drawn."""
 
-    steps: int = Field(default=4, gt=0, description="denoising steps")
+    steps: int = Field(default=2, gt=0, description="denoising steps")
     guidance_scale: float = Field(default=1.0, ge=1.0, description="1 is no guidance")
     image_guidance_scale: float = Field(default=1.0, ge=1.0, description="1 is no guidance")
     batch_size: int = Field(default=32, gt=0, description="candidates drawn at once")

@@ -81,7 +81,7 @@ class Calibration:
             + self.direction * known
             + self.preservation * preservation
         )
-        return 1.0 / (1.0 + np.exp(-rising))
+        return np.asarray(1.0 / (1.0 + np.exp(-rising)), dtype=np.float32)
 
     def as_dict(self) -> dict[str, float]:
         """The weights by name."""

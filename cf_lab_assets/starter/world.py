@@ -16,7 +16,7 @@ from __future__ import annotations
 import colorsys
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -105,7 +105,7 @@ class Portrait:
 
     def with_values(self, values: Mapping[str, str]) -> Portrait:
         """The true counterfactual: the same scene with other attribute values."""
-        return replace(self, **values)
+        return Portrait(**{**vars(self), **values})
 
     @property
     def caption(self) -> str:

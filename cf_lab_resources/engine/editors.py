@@ -36,7 +36,7 @@ class EditorSettings:
         batch_size: candidates drawn at once; a fixed batch keeps results reproducible.
     """
 
-    steps: int = 4
+    steps: int = 2
     guidance_scale: float = 1.0
     image_guidance_scale: float = 1.0
     batch_size: int = 32
@@ -79,11 +79,11 @@ class InstructionEditor:
         Raises:
             ModelRefused: the folder is missing, holds pickles or is another kind of pipeline.
         """
+        check_folder(folder)
+        quieten_libraries()  # before the import below, which warns of packages we do without
         import torch
         from diffusers import StableDiffusionInstructPix2PixPipeline
 
-        check_folder(folder)
-        quieten_libraries()
         self.settings = settings
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model_hash = folder_hash(folder)

@@ -57,7 +57,7 @@ def test_every_asset_and_file_exists():
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("target", re.findall(r"make ([a-z-]+)", README))
+@pytest.mark.parametrize("target", re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE))
 def test_every_make_target_exists(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 

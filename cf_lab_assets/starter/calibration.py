@@ -111,7 +111,7 @@ def fit(values: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[NDArray[
     from scipy.optimize import minimize
 
     sign = np.where(right, 1.0, -1.0)
-    weight = np.where(right, 0.5 / right.sum(), 0.5 / (~right).sum())
+    weight = np.where(right, 0.5 / max(right.sum(), 1), 0.5 / max((~right).sum(), 1))
 
     def objective(parameters: NDArray[np.float64]) -> float:
         margin = sign * (values @ parameters[:-1] + parameters[-1])
@@ -137,7 +137,7 @@ def calibrate(editor: InstructionEditor, judge: Judge, count: int) -> Fitted:
     calibration = Calibration(
         **dict(zip(FEATURES, weights.tolist(), strict=True)),
         bias=bias,
-        placebo_direction=float(values[right, FEATURES.index("direction")].mean()),
+        placebo_direction=_share(values[right, FEATURES.index("direction")]),
         threshold=0.5,
     )
     cits = calibration.cits(*values[held_out].T.astype(np.float32))
@@ -145,8 +145,13 @@ def calibrate(editor: InstructionEditor, judge: Judge, count: int) -> Fitted:
     return Fitted(
         calibration,
         {
-            "held-out right pairs accepted": float(passes[truth].mean()),
-            "held-out wrong pairs accepted": float(passes[~truth].mean()),
+            "held-out right pairs accepted": _share(passes[truth]),
+            "held-out wrong pairs accepted": _share(passes[~truth]),
             "pairs": float(len(pairs)),
         },
     )
+
+
+def _share(values: NDArray[Any]) -> float:
+    """The mean, or 0 where there is nothing: a model of a few steps gets nothing right."""
+    return float(values.mean()) if len(values) else 0.0

@@ -335,6 +335,8 @@ def starter_train(
     """Train the starter models from nothing, and write weights and manifest."""
     from cf_lab_assets.starter import factory
 
+    if small and into is None:
+        raise LabError("--small makes models that are good for nothing; name a folder by --into")
     factory.train_all(into or factory.WEIGHTS, factory.SMALL if small else factory.FULL, say)
 
 

@@ -59,7 +59,7 @@ def fingerprint(definitions: dg.Definitions, bucket: Bucket) -> str:
         stored[batch] = manifest.content_hash if manifest else None
     inputs = {
         "batches": stored,
-        "models": artifacts.starter_manifest()["models"],
+        "models": artifacts.starter_manifest(),
         "code": {
             spec.key.to_user_string(): spec.code_version
             for spec in definitions.resolve_all_asset_specs()
@@ -96,8 +96,12 @@ def run(
     made_from = fingerprint(definitions, bucket)
     current = catalog.current_release()
     last = _last_run(bucket)
-    if current and last == {"fingerprint": made_from, "release_id": current.release_id}:
-        return Outcome(current.release_id, changed=False)
+    if current and last and last["fingerprint"] == made_from:
+        made = catalog.get_release(last["release_id"])
+        if made and made.state == "withdrawn":
+            announce(f"release {made.release_id} of these inputs was withdrawn and stays so")
+        if made and made.state in ("current", "withdrawn"):
+            return Outcome(current.release_id, changed=False)
     instance.add_dynamic_partitions(str(names.SOURCE_BATCHES.name), stored)
     for batch in stored:
         execute(definitions, instance, automation.MAKE_COUNTERFACTUALS, announce, batch)
@@ -108,9 +112,10 @@ def run(
     current = catalog.current_release()
     if current is None:
         raise RunFailed("the release was published and is not current; see the run in the UI")
+    execute(definitions, instance, automation.BACK_UP, announce)
+    # Last: what was not finished, the backup included, is done again by the next run.
     record = {"fingerprint": made_from, "release_id": current.release_id}
     bucket.put_bytes(LAST_RUN, json.dumps(record).encode())
-    execute(definitions, instance, automation.BACK_UP, announce)
     return Outcome(current.release_id, changed=True)
 
 

@@ -21,7 +21,8 @@ class ProgressFormatter(logging.Formatter):
         message = meta.get("orig_message") or record.getMessage()
         if event is not None and event.message:
             message = event.message
-        return f"{self.formatTime(record, '%H:%M:%S')}  {step:<32}  {message.splitlines()[0]}"
+        first_line = (message.splitlines() or [""])[0]
+        return f"{self.formatTime(record, '%H:%M:%S')}  {step:<32}  {first_line}"
 
 
 class ProgressFilter(logging.Filter):
@@ -30,18 +31,17 @@ class ProgressFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to show a record."""
         event = (getattr(record, "dagster_meta", None) or {}).get("dagster_event")
-        return event is None or event.event_type_value in SHOWN_EVENTS
+        if event is None:
+            return record.levelno >= logging.INFO
+        return event.event_type_value in SHOWN_EVENTS
 
 
-@dg.logger(
-    config_schema=dg.Field(str, default_value="INFO", is_required=False),
-    description="Short progress lines on standard error.",
-)
+@dg.logger({}, description="Short progress lines on standard error.")
 def progress_logger(context: dg.InitLoggerContext) -> logging.Logger:
     """The lab's console logger."""
     logger = logging.getLogger("cf_lab.run")
     logger.propagate = False
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)  # Dagster reports what succeeded at this level
     if not logger.handlers:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(ProgressFormatter())

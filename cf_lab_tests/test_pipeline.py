@@ -8,6 +8,7 @@ import pytest
 from cf_lab_assets import pipeline
 from cf_lab_assets.definitions import build_defs
 from cf_lab_assets.releases.gates import GATES
+from cf_lab_assets.releases.pointer import rollback
 from cf_lab_assets.sources.ingest import ingest
 from cf_lab_assets.starter import world
 from cf_lab_assets.starter.portraits import write_image_folder
@@ -87,6 +88,11 @@ def test_from_a_folder_of_portraits_to_a_release_and_no_further_without_change(
         record = json.loads(catalog.pair(second.release_id, pair_id))
         assert record["pair_id"] == pair_id
         assert record["value"] in record["caption"]
+
+        rollback(catalog, cache)
+        stays = pipeline.run(definitions, instance, bucket, catalog, said.append)
+        assert stays == pipeline.Outcome(first.release_id, changed=False)
+        assert "withdrawn" in said[-1]
 
 
 def test_a_job_that_fails_says_which_and_why(definitions, bucket, tmp_path, postgres_url):

@@ -12,6 +12,7 @@ from cf_lab_assets import names
 from cf_lab_assets.counterfactuals import dataset, generation, plan, tables
 from cf_lab_assets.counterfactuals.contact_sheet import contact_sheet, markdown, png_bytes
 from cf_lab_assets.models import artifacts
+from cf_lab_assets.sources.batches import pairs_key
 from cf_lab_resources.dagster import BucketResource
 from cf_lab_resources.engine.editors import EditorSettings
 from cf_lab_resources.errors import LabError
@@ -124,12 +125,15 @@ def edit_plan(
 ) -> dg.MaterializeResult:
     """Each source's edits to every other value of its attributes, and one placebo."""
     store, batch = bucket.open(), context.partition_key
-    sources = tables.to_rows(tables.from_bytes(store.get_bytes(f"sources/{batch}/pairs.parquet")))
+    sources = tables.to_rows(tables.from_bytes(store.get_bytes(pairs_key(batch))))
     try:
         planned = plan.plan_edits(sources, config.attributes)
     except ValueError as error:
         raise refuse(error) from error
     rows = [asdict(edit) for edit in planned.edits]
+    if _is_new_plan(store, batch, rows):
+        # What was accepted under another plan must not be read with this one.
+        store.delete([tables.batch_key(batch, "accepted_sets")])
     tables.write_rows(store, batch, "refused_edits", [asdict(r) for r in planned.refusals])
     tables.write_rows(store, batch, "edit_plan", rows)
     sample = [
@@ -144,6 +148,12 @@ def edit_plan(
             "refused": dg.MetadataValue.json(dict(reasons)),
         }
     )
+
+
+def _is_new_plan(store: Any, batch: str, rows: list[dict[str, Any]]) -> bool:
+    if not store.exists(tables.batch_key(batch, "edit_plan")):
+        return False
+    return tables.read_rows(store, batch, "edit_plan") != rows
 
 
 @dg.multi_asset(
@@ -188,9 +198,10 @@ def draw_and_score(
 ) -> Any:
     """Candidates, scores and acceptance in one stream, so that draws stop with acceptance."""
     store, batch = bucket.open(), context.partition_key
-    sources = tables.to_rows(tables.from_bytes(store.get_bytes(f"sources/{batch}/pairs.parquet")))
+    sources = tables.to_rows(tables.from_bytes(store.get_bytes(pairs_key(batch))))
     edits = tables.read_rows(store, batch, "edit_plan")
     models = {role: model["sha256"] for role, model in artifacts.generation_models().items()}
+    models["calibration"] = artifacts.calibration_hash()
     name = generation.fingerprint(edits, models, config.editor, config.generation)
     work = generation.lay_out(batch, sources, edits, config.chunk_sources, name)
     rows: list[dict[str, Any]] = []
@@ -214,6 +225,9 @@ def draw_and_score(
         }
         for refusal in tables.read_rows(store, batch, "refused_edits")
     ]
+    made_with = {"editor": asdict(config.editor), "generation": asdict(config.generation)}
+    store.delete([tables.batch_key(batch, "accepted_sets")])
+    dataset.write_made_with(store, batch, artifacts.generation_models(), made_with)
     written = {
         "candidates": rows,
         "pair_scores": rows,
@@ -268,15 +282,12 @@ def _sheet(
     code_version="1",
 )
 def counterfactual_dataset(
-    config: GenerationConfig, bucket: BucketResource
+    bucket: BucketResource,
 ) -> dg.MaterializeResult:
     """All batches' accepted sets as one content-addressed dataset with its pictures."""
     store = bucket.open()
-    settings = {"editor": asdict(config.editor), "generation": asdict(config.generation)}
     try:
-        made = dataset.build_dataset(
-            store, dataset.finished_batches(store), artifacts.generation_models(), settings
-        )
+        made = dataset.build_dataset(store, dataset.finished_batches(store))
     except LabError as error:
         raise refuse(error) from error
     prefix = dataset.dataset_prefix(made.content_hash)

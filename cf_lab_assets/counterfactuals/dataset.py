@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.counterfactuals import tables
 from cf_lab_assets.counterfactuals.contact_sheet import Cell, contact_sheet, png_bytes
+from cf_lab_assets.sources.batches import manifest_key, pairs_key
 from cf_lab_resources.engine.pictures import decode
 from cf_lab_resources.errors import LabError
 
@@ -29,6 +30,10 @@ SHEET_SOURCES = 8
 
 class NothingAccepted(LabError):
     """No batch has an accepted set, so there is no dataset to make."""
+
+
+class MixedModels(LabError):
+    """Batches of one dataset were made with different models."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,7 @@ def batch_rows(bucket: Bucket, batch: str) -> tuple[list[dict[str, Any]], list[d
     """A batch's accepted sets as rows of pairs and of sets."""
     sources = {
         row["source_id"]: row
-        for row in tables.to_rows(
-            tables.from_bytes(bucket.get_bytes(f"sources/{batch}/pairs.parquet"))
-        )
+        for row in tables.to_rows(tables.from_bytes(bucket.get_bytes(pairs_key(batch))))
     }
     edits = {row["edit_id"]: row for row in tables.read_rows(bucket, batch, "edit_plan")}
     drawn: dict[tuple[str, int], dict[str, Any]] = {}
@@ -124,30 +127,29 @@ def finished_batches(bucket: Bucket) -> list[str]:
     return sorted(key.split("/")[1] for key in keys if key.endswith("/accepted_sets.parquet"))
 
 
-def build_dataset(
-    bucket: Bucket, batches: Sequence[str], models: Mapping[str, Any], config: Mapping[str, Any]
-) -> Dataset:
+def build_dataset(bucket: Bucket, batches: Sequence[str]) -> Dataset:
     """Put the batches' accepted sets together and write the dataset to the bucket.
 
     Args:
         bucket: holds the batches' tables; the dataset goes there too.
-        batches: which source batches.
-        models: name and hash of each model that took part, by role.
-        config: settings that the dataset was made with; part of its hash.
+        batches: which source batches; the first to bring a source pair keeps it.
 
     Raises:
         NothingAccepted: no batch has an accepted set.
+        MixedModels: the batches were made with different models.
     """
     pair_rows: list[dict[str, Any]] = []
     set_rows: list[dict[str, Any]] = []
-    manifests = {}
+    manifests, made_with = {}, {}
+    known: set[str] = set()
     for batch in batches:
         pairs, sets = batch_rows(bucket, batch)
-        pair_rows += pairs
-        set_rows += sets
-        manifests[batch] = json.loads(bucket.get_bytes(f"sources/{batch}/manifest.json"))[
-            "content_hash"
-        ]
+        # A source pair that came in two batches is one source: its sets count once.
+        pair_rows += [row for row in pairs if row["set_id"] not in known]
+        set_rows += [row for row in sets if row["set_id"] not in known]
+        known.update(row["set_id"] for row in sets)
+        manifests[batch] = json.loads(bucket.get_bytes(manifest_key(batch)))["content_hash"]
+        made_with[batch] = read_made_with(bucket, batch)
     if not set_rows:
         raise NothingAccepted(
             f"none of the batches {list(batches)} has an accepted set; see the reasons in "
@@ -155,7 +157,9 @@ def build_dataset(
         )
     pairs_table = tables.from_rows("pairs", sorted(pair_rows, key=lambda row: row["pair_id"]))
     sets_table = tables.from_rows("sets", sorted(set_rows, key=lambda row: row["set_id"]))
-    hashed_config = {"models": dict(models), "settings": dict(config), "batches": manifests}
+    models = _one_choice_of_models(made_with)
+    settings = {batch: made["settings"] for batch, made in made_with.items()}
+    hashed_config = {"models": models, "settings": settings, "batches": manifests}
     content_hash = dataset_content_hash(pairs_table, sets_table, hashed_config)
     sizes = _picture_sizes(bucket, pair_rows)
     manifest = {
@@ -163,13 +167,44 @@ def build_dataset(
         "pairs": len(pair_rows),
         "sets": len(set_rows),
         "batches": manifests,
-        "models": dict(models),
+        "models": models,
         "images": sizes,
         "config": hashed_config,
     }
     dataset = Dataset(content_hash, pairs_table, sets_table, manifest)
     _write(bucket, dataset)
     return dataset
+
+
+def made_with_key(batch: str) -> str:
+    """Bucket key of the record of what a batch's candidates were made with."""
+    return f"counterfactuals/{batch}/made_with.json"
+
+
+def write_made_with(
+    bucket: Bucket, batch: str, models: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
+    """Record the models and settings behind a batch's candidates and scores."""
+    record = {"models": dict(models), "settings": dict(settings)}
+    bucket.put_bytes(made_with_key(batch), json.dumps(record, sort_keys=True).encode())
+
+
+def read_made_with(bucket: Bucket, batch: str) -> dict[str, Any]:
+    """Models and settings behind a batch's candidates and scores."""
+    loaded: dict[str, Any] = json.loads(bucket.get_bytes(made_with_key(batch)))
+    return loaded
+
+
+def _one_choice_of_models(made_with: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    first, *others = made_with
+    models: dict[str, Any] = made_with[first]["models"]
+    for batch in others:
+        if made_with[batch]["models"] != models:
+            raise MixedModels(
+                f"batches {first!r} and {batch!r} were made with different models; "
+                "make the older one again with `cf-lab run`"
+            )
+    return models
 
 
 def _picture_sizes(bucket: Bucket, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -81,6 +81,13 @@ def plan_edits(sources: Iterable[Mapping[str, Any]], attributes: Sequence[str]) 
     plan = Plan()
     for source in sources:
         values = known_values(source)
+        contradiction = _contradiction(source["caption"], values)
+        if contradiction:
+            plan.refusals += [
+                Refusal(source["source_id"], attribute, "caption_contradicts", contradiction)
+                for attribute in attributes
+            ]
+            continue
         edits = [
             edit
             for attribute in attributes
@@ -91,6 +98,15 @@ def plan_edits(sources: Iterable[Mapping[str, Any]], attributes: Sequence[str]) 
     return plan
 
 
+def _contradiction(caption: str, values: Mapping[str, str]) -> str | None:
+    """What metadata and caption disagree about: nothing of such a source can be trusted."""
+    for attribute, own in values.items():
+        named = named_value(caption, attribute)
+        if named not in (None, own):
+            return f"metadata says {attribute} {own!r} and the caption {caption!r} says {named!r}"
+    return None
+
+
 def _edits_of(
     source: Mapping[str, Any], attribute: str, values: dict[str, str], refusals: list[Refusal]
 ) -> list[Edit]:
@@ -99,11 +115,6 @@ def _edits_of(
     if own is None:
         detail = f"neither the metadata nor the caption {caption!r} says the {attribute}"
         refusals.append(Refusal(source_id, attribute, "value_unknown", detail))
-        return []
-    named = named_value(caption, attribute)
-    if named not in (None, own):
-        detail = f"metadata says {own!r} and the caption {caption!r} says {named!r}"
-        refusals.append(Refusal(source_id, attribute, "caption_contradicts", detail))
         return []
     edits = []
     for value in ATTRIBUTES[attribute]:

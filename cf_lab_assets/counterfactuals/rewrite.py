@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from cf_lab_assets.starter.world import OCCUPATIONS
 from cf_lab_resources.errors import LabError
 
 # Forms of a value; the forms of one position belong together across values.
@@ -37,6 +38,10 @@ GENDERED_GRAMMAR = frozenset(
     | {"waitress", "waiter", "actress", "actor"}
     | {"mr", "mrs", "ms", "sir", "madam", "mister", "miss"}
 )
+
+
+# What else an adjective of age may be said of.
+PERSON_NOUNS = frozenset({"person", "people", "adult", "adults", "child", "children", *OCCUPATIONS})
 
 
 class CannotRewrite(LabError):
@@ -121,9 +126,14 @@ def rewrite(caption: str, attribute: str, to_value: str) -> Rewritten:
         raise CannotRewrite(
             "several_mentions", f"the caption {caption!r} names {attribute} {len(found)} times"
         )
+    mention = found[0]
     if attribute == "gender":
         _refuse_gendered_grammar(caption)
-    mention = found[0]
+    if attribute == "age" and not _is_said_of_a_person(caption[mention.end :]):
+        raise CannotRewrite(
+            "needs_grammar",
+            f"in the caption {caption!r} it is not sure that {mention.value!r} is said of a person",
+        )
     old = caption[mention.start : mention.end]
     new = _in_case_of(old, values[to_value][mention.form])
     before = _mend_article(caption[: mention.start], new)
@@ -139,6 +149,14 @@ def _refuse_gendered_grammar(caption: str) -> None:
             raise CannotRewrite(
                 "needs_grammar", f"the caption {caption!r} also says {word!r}, which must agree"
             )
+
+
+def _is_said_of_a_person(following: str) -> bool:
+    """Whether an adjective stands right before a word for a person, or one word away."""
+    nouns = {form for forms in FORMS["gender"].values() for form in forms} | PERSON_NOUNS
+    words = re.findall(r"[a-z-]+", following.lower())[:3]
+    spans = {" ".join(words[start:end]) for start in (0, 1) for end in (start + 1, start + 2)}
+    return not spans.isdisjoint(nouns)
 
 
 def _in_case_of(old: str, new: str) -> str:

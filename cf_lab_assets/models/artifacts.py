@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.starter import world
-from cf_lab_resources.engine.folders import folder_files, folder_hash
+from cf_lab_resources.engine.folders import file_hash, folder_files, folder_hash
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
@@ -81,6 +81,10 @@ def verify(name: str) -> Artifact:
         ModelDamaged: a file is missing, added or changed.
     """
     folder = model_folder(name)
+    if name == ENCODER and calibration_hash() != starter_manifest()["calibration"]:
+        raise ModelDamaged(
+            f"{WEIGHTS / CALIBRATION} differs from the manifest; restore it from the repository"
+        )
     expected = starter_manifest()["models"][FOLDERS[name]]["files"]
     found = folder_files(folder)
     if found != expected:
@@ -93,6 +97,11 @@ def verify(name: str) -> Artifact:
         )
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Artifact(name, folder, folder_hash(folder), size)
+
+
+def calibration_hash() -> str:
+    """SHA-256 of the CITS's calibration, which decides what is accepted."""
+    return file_hash(WEIGHTS / CALIBRATION)
 
 
 def generation_models() -> dict[str, dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,6 +203,11 @@ def save(
     build_pipeline(vae, unet, encoder, tokenizer).to(dtype=torch.float16).save_pretrained(
         folder, safe_serialization=True
     )
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        # diffusers notes where a part was loaded from, which is nobody else's business.
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def build_pipeline(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.models.artifacts import CALIBRATION, FOLDERS, MANIFEST, WEIGHTS
 from cf_lab_assets.starter import world
-from cf_lab_resources.engine.folders import folder_files
+from cf_lab_resources.engine.folders import file_hash, folder_files
 
 if TYPE_CHECKING:
     from cf_lab_assets.starter.scenes import Scenes
@@ -295,6 +295,7 @@ def write_manifest(folder: Path, recipe: Recipe, measured: Any) -> None:
         "about": "small models of a schematic test world; no pictures of people were used",
         "attributes": world.ATTRIBUTES,
         "models": models,
+        "calibration": file_hash(folder / CALIBRATION),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
@@ -309,8 +310,16 @@ STAGES: dict[str, Callable[[Path, Recipe, Say], dict[str, float]]] = {
 
 
 def train_all(folder: Path, recipe: Recipe, say: Say) -> None:
-    """Run every stage in order; the folder is complete when the manifest is written."""
+    """Run every stage in order, and put the result in the folder's place when it is whole."""
+    staged = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
     for name, stage in STAGES.items():
         say(f"starter/{name}")
-        stage(folder, recipe, say)
-    shutil.rmtree(folder / ".work", ignore_errors=True)
+        stage(staged, recipe, say)
+    shutil.rmtree(staged / ".work")
+    replaced = folder.with_name(f".{folder.name}.old")
+    if folder.exists():
+        folder.rename(replaced)
+    staged.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)

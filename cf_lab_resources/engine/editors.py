@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from cf_lab_resources.engine.folders import (
     ModelRefused,
     check_folder,
-    folder_hash,
     quieten_libraries,
 )
 from cf_lab_resources.engine.pictures import square
@@ -86,7 +85,6 @@ class InstructionEditor:
 
         self.settings = settings
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.model_hash = folder_hash(folder)
         dtype = torch.float32 if self.device == "cpu" else torch.float16
         try:
             self._pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from cf_lab_resources.engine.folders import (
     ModelRefused,
     check_folder,
-    folder_hash,
     quieten_libraries,
 )
 from cf_lab_resources.engine.pictures import square
@@ -35,7 +34,6 @@ class AttributeClassifier:
 
         check_folder(folder)
         quieten_libraries()
-        self.model_hash = folder_hash(folder)
         self._model = (
             AutoModelForImageClassification.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True
@@ -43,7 +41,6 @@ class AttributeClassifier:
             .float()
             .eval()
         )
-        self.family = str(self._model.config.model_type)
         self._processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
         self.size = int(self._processor.size["height"])
         self._columns: dict[str, dict[str, int]] = {}

@@ -132,6 +132,7 @@ def made(work, bucket, batch, models):
     rows = [{**r, "accepted": True, "reasons": []} for r in rows_of(work, bucket, models)]
     edits = [edit for chunk in work.chunks for edit in chunk]
     accepted, _ = generation.accept_sets(edits, rows)
+    dataset.write_made_with(bucket, batch, {"editor": {"name": "e"}}, {"steps": 4})
     for table, content in (
         ("candidates", rows),
         ("pair_scores", rows),
@@ -142,9 +143,10 @@ def made(work, bucket, batch, models):
 
 
 def test_a_dataset_holds_complete_sets_and_the_same_inputs_give_the_same_hash(made, bucket):
-    first = dataset.build_dataset(bucket, [made], {"editor": {"name": "e"}}, {"steps": 4})
-    again = dataset.build_dataset(bucket, [made], {"editor": {"name": "e"}}, {"steps": 4})
-    other = dataset.build_dataset(bucket, [made], {"editor": {"name": "e"}}, {"steps": 5})
+    first = dataset.build_dataset(bucket, [made])
+    again = dataset.build_dataset(bucket, [made])
+    dataset.write_made_with(bucket, made, {"editor": {"name": "e"}}, {"steps": 5})
+    other = dataset.build_dataset(bucket, [made])
     assert first.content_hash == again.content_hash != other.content_hash
     pairs = tables.to_rows(first.pairs)
     for one in tables.to_rows(first.sets):
@@ -163,5 +165,27 @@ def test_a_dataset_holds_complete_sets_and_the_same_inputs_give_the_same_hash(ma
 
 def test_without_an_accepted_set_there_is_no_dataset(bucket):
     with pytest.raises(dataset.NothingAccepted, match="accepted set"):
-        dataset.build_dataset(bucket, [], {}, {})
+        dataset.build_dataset(bucket, [])
     assert dataset.latest_hash(bucket) is None
+
+
+@pytest.fixture
+def made_twice(made, bucket):
+    """The same source pairs delivered, and made, in a second batch too."""
+    for info in list(bucket.list("")):
+        if f"/{made}/" in info.key and "/chunks/" not in info.key:
+            bucket.put_bytes(info.key.replace(f"/{made}/", "/twin/"), bucket.get_bytes(info.key))
+    return [made, "twin"]
+
+
+def test_a_source_pair_of_two_batches_counts_once(made_twice, bucket):
+    both = dataset.build_dataset(bucket, made_twice)
+    alone = dataset.build_dataset(bucket, made_twice[:1])
+    assert both.pairs.column("pair_id").to_pylist() == alone.pairs.column("pair_id").to_pylist()
+    assert set(both.manifest["batches"]) == set(made_twice)
+
+
+def test_batches_of_different_models_make_no_dataset(made_twice, bucket):
+    dataset.write_made_with(bucket, "twin", {"editor": {"name": "newer"}}, {"steps": 4})
+    with pytest.raises(dataset.MixedModels, match=r"'small' and 'twin'.*cf-lab run"):
+        dataset.build_dataset(bucket, made_twice)

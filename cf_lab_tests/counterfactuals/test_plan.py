@@ -62,3 +62,9 @@ def test_a_set_that_cannot_be_made_is_refused_with_a_reason(row, reason):
 def test_an_attribute_out_of_the_taxonomy_is_refused_by_name():
     with pytest.raises(ValueError, match=r"'shoe_size'.*gender"):
         plan_edits([starter_source()], ["shoe_size"])
+
+
+def test_a_contradiction_in_one_attribute_refuses_the_source_whole():
+    plan = plan_edits([source("a young man at work", gender="woman", age="young")], ["age"])
+    assert plan.edits == []
+    assert [refusal.reason for refusal in plan.refusals] == ["caption_contradicts"]

@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 from cf_lab_assets import pipeline
+from cf_lab_assets.counterfactuals.dataset import latest_hash
 from cf_lab_assets.definitions import build_defs
 from cf_lab_assets.releases.gates import GATES
 from cf_lab_assets.releases.pointer import rollback
@@ -105,3 +106,24 @@ def test_a_job_that_fails_says_which_and_why(definitions, bucket, tmp_path, post
         pytest.raises(pipeline.RunFailed, match=r"make_counterfactuals failed"),
     ):
         pipeline.run(definitions, instance, bucket, catalog, lambda line: None)
+
+
+@pytest.mark.timeout(900)
+def test_the_audit_finds_the_planted_skew_and_nothing_in_the_balanced_model(
+    definitions, bucket, tmp_path, postgres_url
+):
+    take_in(bucket, tmp_path, "audited", 26, seed=314)
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        open_catalog(postgres_url) as catalog,
+    ):
+        pipeline.run(definitions, instance, bucket, catalog, lambda line: None)
+    dataset_hash = latest_hash(bucket)
+    for model, planted in (("starter-skewed", True), ("starter-balanced", False)):
+        metrics = json.loads(bucket.get_bytes(f"audits/{dataset_hash}/{model}/metrics.json"))
+        primary = [result for result in metrics["results"] if result["family"] == "primary"]
+        assert {result["attribute"] for result in primary} == {"gender", "skin_tone"}
+        for result in primary:
+            found = result["ci_low"] > 0 and result["estimate"] > result["placebo_floor"]
+            assert found is planted, result
+            assert (result["verdict"] == "found") is planted

@@ -2,8 +2,8 @@
 
 Each stage reads what earlier ones wrote below one folder and writes its own model there, so
 that stages can be assets and can be made again one by one. The weights that ship with the
-package were made by `FULL` on two CPU cores in bfloat16; another machine ends in models of the
-same quality, not in the same bytes.
+package were made with the stages and numbers of `FULL`, one stage at a time, on two CPU cores in
+bfloat16; another machine is expected to end in models of the same quality, not in the same bytes.
 """
 
 from __future__ import annotations

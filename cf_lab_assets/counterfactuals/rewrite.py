@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -192,6 +193,9 @@ class Rewriter:
         Raises:
             CannotRewrite: that can't be told.
         """
+        if "ame" in sentence.text or "alled" in sentence.text:
+            if _NAMING.search(sentence.text):
+                raise _refused("named_person", sentence, "gives somebody's name")
         people = sentence.people
         if any(person.related for person in people):
             people = [person for person in people if not person.related] or people
@@ -235,8 +239,6 @@ class Rewriter:
             _check_singular_they(sentence, own)
         for index in own:
             self._check_no_rival(sentence, target, person, index)
-        if _calls_by_name(sentence, person):
-            raise _refused("named_person", sentence, "gives the person's name")
         return own
 
     def _governs_plural(self, target: _Target) -> bool:
@@ -248,7 +250,7 @@ class Rewriter:
     ) -> None:
         """Refuse a pronoun for which somebody else before it may be meant too."""
         for other in sentence.people:
-            if other is person or other.plural or other.head >= index:
+            if other is person or other.plural or other.predicate or other.head >= index:
                 continue
             possessed = other.related and other.determiner == index
             values = {m.form.value for m in other.mentions.get(target.attribute, [])}
@@ -266,11 +268,7 @@ class Rewriter:
         found = [(i, form) for i, form in sentence.pronouns if form.attribute == attribute]
         singular = [(i, form) for i, form in found if known[form.value].verb == "singular"]
         if not singular:
-            if found and self._only(people) is None:
-                raise _refused(
-                    "ambiguous_reference", sentence, f"leaves open who {sentence.words[found[0][0]]!r} is"
-                )
-            return None
+            return self._they_target(sentence, attribute, people, [i for i, _ in found])
         marked = [(i, form) for i, form in singular if sentence.is_bracketed(i)]
         singular = marked or singular
         values = {form.value for _, form in singular}
@@ -282,6 +280,23 @@ class Rewriter:
         if _may_be_named(sentence, places[0], self.taxonomy):
             raise _refused("named_person", sentence, "seems to speak of somebody by name")
         return _Target(attribute, self._only(people), values.pop(), [], places)
+
+    def _they_target(
+        self, sentence: Sentence, attribute: str, people: list[Person], places: list[int]
+    ) -> _Target | None:
+        """The one person of a caption whom "they" stands for, if it surely stands for one.
+
+        What is called by a neutral noun ("a person") is given a value by the noun, others ("a
+        doctor") by the pronoun, as the way from "she" to "they" and back must be the same.
+        """
+        person = self._only(people)
+        if not places or (person and person.plural):
+            return None
+        if person is None or len(sentence.people) > 1:
+            word = sentence.words[places[0]]
+            raise _refused("ambiguous_reference", sentence, f"leaves open who {word!r} is")
+        _check_singular_they(sentence, places)
+        return _Target(attribute, person, None, [], places)
 
     @staticmethod
     def _check_only_owner(sentence: Sentence, attribute: str, places: list[int]) -> None:
@@ -300,32 +315,76 @@ class Rewriter:
     ) -> list[Change]:
         changes: list[Change] = []
         insertions: dict[str, str] = {}
+        nouns = self._nouns_after(targets, asked)
         for target in targets:
             value = asked[target.attribute]
             self._check_implied(sentence, target, value)
             if target.value is None:
-                if not self._neutral_form(target, value):
+                if not (self._neutral_form(target, value) or target.pronouns):
                     insertions[target.attribute] = value
                 changes += self._neutral_changes(sentence, target, value)
             elif target.value != value:
                 changes += [
-                    self._mention_change(sentence, mention, value) for mention in target.mentions
+                    self._mention_change(sentence, mention, value, nouns)
+                    for mention in target.mentions
                 ]
                 changes += self._pronoun_changes(sentence, target, value)
+        changes += self._agreeing_changes(sentence, targets, nouns)
         if insertions:
-            changes += self._insertions(sentence, targets, insertions)
+            changes += self._insertions(sentence, targets, insertions, nouns)
         return changes
 
+    @staticmethod
+    def _nouns_after(targets: list[_Target], asked: dict[str, str]) -> dict[str, str]:
+        """The values that nouns of the person will name, by attribute."""
+        nouns = {}
+        person = next((target.person for target in targets if target.person), None)
+        for attribute, mentions in (person.mentions if person else {}).items():
+            if any(mention.form.part in ("noun", "kinship") for mention in mentions):
+                nouns[attribute] = asked.get(attribute, mentions[0].form.value)
+        neutral = person.neutral if person else None
+        if person and neutral and neutral.attribute not in person.mentions:
+            nouns |= {name: value for name, value in asked.items() if name == neutral.attribute}
+        return nouns
+
+    def _agreeing(self, attribute: str, text: str, nouns: Mapping[str, str]) -> str:
+        """The form of an adjective that agrees with the person's noun."""
+        agreement = self.taxonomy.attributes[attribute].agrees
+        if agreement is None or agreement.other not in nouns:
+            return text
+        return agreement.forms.get(text, {}).get(nouns[agreement.other], text)
+
+    def _agreeing_changes(
+        self, sentence: Sentence, targets: list[_Target], nouns: Mapping[str, str]
+    ) -> Iterator[Change]:
+        """Adjectives that nobody asked to change but whose noun changes."""
+        person = next((target.person for target in targets if target.person), None)
+        asked = {target.attribute for target in targets}
+        for attribute, mentions in (person.mentions if person else {}).items():
+            agreement = self.taxonomy.attributes[attribute].agrees
+            if attribute in asked or agreement is None or agreement.other not in asked:
+                continue
+            for mention in mentions:
+                plain = mention.form.row.forms[mention.form.value][0]
+                new = self._agreeing(attribute, plain, nouns)
+                if new != mention.form.text and agreement.other in nouns:
+                    yield _change(
+                        sentence, attribute, "agreement", mention.start, mention.end, new
+                    )
+
     def _check_implied(self, sentence: Sentence, target: _Target, value: str) -> None:
-        if target.person is None or target.value == value:
+        person, implied = target.person, self.taxonomy.implied
+        if person is None or target.value == value:
             return
-        for word in sentence.lower[target.person.head : target.person.end]:
-            if target.attribute in self.taxonomy.implied.get(word, ()):
+        for word in sentence.lower[max(0, person.start - 1) : person.end + 3]:
+            if target.attribute in implied.get(word, implied.get(word.partition("-")[2], ())):
                 raise _refused(
                     "value_implied", sentence, f"says {word!r}, which implies the {target.attribute}"
                 )
 
-    def _mention_change(self, sentence: Sentence, mention: Mention, value: str) -> Change:
+    def _mention_change(
+        self, sentence: Sentence, mention: Mention, value: str, nouns: Mapping[str, str]
+    ) -> Change:
         form = mention.form
         singular, plural = form.row.forms.get(value, (None, None))
         text = plural if form.plural else singular
@@ -334,11 +393,13 @@ class Rewriter:
             raise _refused("no_counterpart", sentence, f"says {old!r}, which has none for {value}")
         if mention.attributive and " " in text:
             raise _refused("needs_grammar", sentence, f"has {old!r} before another noun")
+        if form.part == "adjective":
+            text = self._agreeing(form.attribute, text, nouns)
         rule = f"{form.part}, attributive" if mention.attributive else form.part
         return _change(sentence, form.attribute, rule, mention.start, mention.end, _cased(old, form, text))
 
     def _pronoun_changes(
-        self, sentence: Sentence, target: _Target, value: str, *, from_value: str | None = None
+        self, sentence: Sentence, target: _Target, value: str
     ) -> Iterator[Change]:
         attribute = target.attribute
         pronouns = self.taxonomy.attributes[attribute].pronouns
@@ -349,6 +410,8 @@ class Rewriter:
             form = self.taxonomy.pronouns[sentence.lower[index]]
             role = _role(sentence, index, form.roles)
             old, new = sentence.words[index], getattr(pronouns[value], role)
+            if form.value == value:
+                continue
             new = new[0].upper() + new[1:] if old[0].isupper() else new
             if len(old) > 1 and old.isupper():
                 new = new.upper()
@@ -369,28 +432,29 @@ class Rewriter:
     def _neutral_changes(
         self, sentence: Sentence, target: _Target, value: str
     ) -> Iterator[Change]:
-        """A neutral noun, and the pronouns "they" of the one person there is."""
-        person, attribute = target.person, target.attribute
-        text = self._neutral_form(target, value)
+        """A neutral noun that becomes the value's, and the pronouns "they" with it."""
+        person, text = target.person, self._neutral_form(target, value)
         if person and person.neutral and text:
             old = _span(sentence, person.head, person.end)
             new = _cased(old, person.neutral, text)
-            yield _change(sentence, attribute, "neutral noun", person.head, person.end, new)
-        own = [index for index, form in sentence.pronouns if form.attribute == attribute]
-        if person and own and not person.plural:
-            if len(sentence.people) > 1:
-                raise _refused("ambiguous_reference", sentence, "does not say who 'they' are")
-            _check_singular_they(sentence, own)
-            target.pronouns = own
-            yield from self._pronoun_changes(sentence, target, value)
+            yield _change(
+                sentence, target.attribute, "neutral noun", person.head, person.end, new
+            )
+        yield from self._pronoun_changes(sentence, target, value)
 
     def _insertions(
-        self, sentence: Sentence, targets: list[_Target], values: dict[str, str]
+        self,
+        sentence: Sentence,
+        targets: list[_Target],
+        values: dict[str, str],
+        nouns: Mapping[str, str],
     ) -> list[Change]:
         for attribute in values:
             if attribute in sentence.loose:
                 raise _refused("needs_grammar", sentence, f"names {attribute} in a way not read")
         person = next((t.person for t in targets if t.person is not None), None)
+        if person is None and any(one.named for one in sentence.people):
+            raise _refused("named_person", sentence, "calls a person by name")
         if person is None:
             known = [p for p in sentence.people if not p.related]
             reason = "several_people" if len(known) > 1 else "no_person"
@@ -400,16 +464,20 @@ class Rewriter:
             raise _refused("named_person", sentence, "calls the person by name")
         if self.template == "relative" and not person.plural and person.neutral is None:
             return [self._relative(sentence, person, targets, values)]
-        return self._adjectives(sentence, person, values)
+        return self._adjectives(sentence, person, values, nouns)
 
     def _adjectives(
-        self, sentence: Sentence, person: Person, values: dict[str, str]
+        self,
+        sentence: Sentence,
+        person: Person,
+        values: dict[str, str],
+        nouns: Mapping[str, str],
     ) -> list[Change]:
         """Adjectives in English order before the noun, among those that are there."""
         changes = []
         for attribute, value in sorted(values.items(), key=lambda item: self._place(item[0])):
             at = self._insertion_point(sentence, person, attribute)
-            text = self._inserted(attribute, value)
+            text = self._agreeing(attribute, self._inserted(attribute, value), nouns)
             start, following = sentence.starts[at], sentence.words[at]
             if sentence.opens[at] and following[0].isupper() and at == person.start:
                 if not changes:
@@ -631,11 +699,7 @@ def _certain_role(sentence: Sentence, index: int, roles: tuple[str, ...]) -> str
         return None
 
 
-def _calls_by_name(sentence: Sentence, person: Person) -> bool:
-    after = sentence.lower[person.end : person.end + 1]
-    return after in (["named"], ["called"]) or (
-        after == [] and False
-    )
+_NAMING = re.compile(r"\b(?:named|called|name (?:is|was)|name['\u2019]s)\s+[^\W\d_a-z]")
 
 
 _PLACES = frozenset("in at near on around across through outside inside over".split())

@@ -67,6 +67,7 @@ class Person:
         related: named by relation to somebody else of the caption ("her son").
         named: goes by a proper name.
         neutral: the head's form, where it is one that names no value.
+        predicate: said of a pronoun ("she is a doctor").
         known: whether the head is a word of the taxonomy, not one that only looks like it.
         mentions: by attribute.
     """
@@ -78,6 +79,7 @@ class Person:
     plural: bool = False
     related: bool = False
     named: bool = False
+    predicate: bool = False
     known: bool = True
     neutral: Form | None = None
     mentions: dict[str, list[Mention]] = field(default_factory=dict)
@@ -287,7 +289,10 @@ class _Reader:
         if at >= len(sentence.words) or sentence.broken[at]:
             return True
         word = sentence.lower[at]
-        return word in english.FUNCTION_WORDS or word.endswith("ing") or word == "'s"
+        if word in english.FUNCTION_WORDS or word.endswith("ing") or word == "'s":
+            return True
+        # "a Muslim prays": after "a", what ends in -s is the verb.
+        return english.is_third_person(word) and sentence.lower[max(0, at - 2)] in ("a", "an")
 
     def _left_edge(self, at: int) -> int:
         """The first word of the noun phrase that goes on at a word, determiner left out."""
@@ -330,6 +335,7 @@ class _Reader:
             determiner,
             plural=form.plural if form else _is_plural(word, self.taxonomy),
             related=owner and form is not None and form.part == "kinship",
+            predicate=self._is_said_of_pronoun(determiner),
             known=item.known,
             neutral=form if form and form.value == NEUTRAL else None,
         )
@@ -343,6 +349,15 @@ class _Reader:
         self.heads.update(range(item.start, item.end))
         sentence.people.append(person)
         return [one for one in waiting if one.start < start]
+
+    def _is_said_of_pronoun(self, determiner: int | None) -> bool:
+        words = self.sentence.lower
+        return (
+            determiner is not None
+            and determiner >= 2
+            and words[determiner - 1] in english.BE
+            and words[determiner - 2] in self.taxonomy.pronouns
+        )
 
     def _add_modifiers(self, person: Person, items: list[_Item]) -> None:
         """Adjectives before the noun; an adjective outweighs the noun: "a male policeman"."""

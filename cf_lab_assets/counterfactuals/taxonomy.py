@@ -74,6 +74,20 @@ class Pronouns(BaseModel):
     verb: Literal["singular", "plural"] = "singular"
 
 
+class Agreement(BaseModel):
+    """Adjectives that have another form beside a noun of another attribute's value.
+
+    Attributes:
+        other: the attribute, ``with`` in the file.
+        forms: by this attribute's value: by the other's value, the form.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    other: str = Field(alias="with")
+    forms: dict[str, WordRow]
+
+
 class Attribute(BaseModel):
     """An attribute of the taxonomy.
 
@@ -85,7 +99,8 @@ class Attribute(BaseModel):
         pronouns: by value.
         inserted: what stands for a value where the caption names none, if it is not the form of
             the first row of adjectives.
-        implied_by: nouns that say a value themselves, so that no other can be given to them.
+        agrees: adjectives that change together with another attribute's noun.
+        implied_by: words that say a value themselves, so that no other can be given.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -100,6 +115,7 @@ class Attribute(BaseModel):
     phrases: list[WordRow] = []
     pronouns: dict[str, Pronouns] = {}
     inserted: WordRow = {}
+    agrees: Agreement | None = None
     implied_by: list[str] = []
 
     @model_validator(mode="after")
@@ -420,10 +436,21 @@ def _forms(attributes: Mapping[str, Attribute]) -> Iterator[Form]:
         for section, part in _SECTIONS.items():
             for written in getattr(attribute, section):
                 row = Row(name, part, _listed(written))
+                if section == "adjectives" and attribute.agrees:
+                    yield from _agreeing_forms(row, attribute.agrees)
                 for value, (singular, plural) in row.forms.items():
                     yield Form(row, name, part, value, False, singular)
                     if plural:
                         yield Form(row, name, part, value, True, plural)
+
+
+def _agreeing_forms(row: Row, agreement: Agreement) -> Iterator[Form]:
+    for value, by_other in agreement.forms.items():
+        plain = row.forms.get(value)
+        if plain is None or plain[0] != value:
+            continue  # synonyms have no such forms
+        for text in by_other.values():
+            yield Form(row, row.attribute, row.part, value, False, text)
 
 
 def _enter(phrases: Phrases, text: str, content: Any) -> None:

@@ -31,6 +31,7 @@ _BY_BATCH = [
 _BACKUPS = [names.CATALOG_BACKUP, names.BUCKET_BACKUP]
 _FOLLOWS = [
     names.DATASET,
+    names.PACKAGE,
     names.RESPONSES,
     names.BIAS_METRICS,
     names.BIAS_REPORT,
@@ -45,8 +46,8 @@ JOBS = [
     ),
     dg.define_asset_job(
         MAKE_DATASET,
-        dg.AssetSelection.assets(names.DATASET),
-        description="All batches' accepted sets as one dataset.",
+        dg.AssetSelection.assets(names.DATASET, names.PACKAGE),
+        description="All batches' accepted sets as one dataset, and as a package for others.",
     ),
     dg.define_asset_job(
         AUDIT,

@@ -54,8 +54,13 @@ class SigningKey:
     @property
     def anchor(self) -> str:
         """PEM of the chain's last certificate: who trusts it trusts this key."""
-        marker = "-----BEGIN CERTIFICATE-----"
-        return marker + self.certificates.rpartition(marker)[2]
+        return chain_anchor(self.certificates)
+
+
+def chain_anchor(certificates: str) -> str:
+    """The last certificate of a PEM chain."""
+    marker = "-----BEGIN CERTIFICATE-----"
+    return marker + certificates.rpartition(marker)[2]
 
 
 def signing_key(settings: Settings) -> SigningKey:
@@ -110,6 +115,22 @@ def load_signing_key(key_path: Path, certificate_path: Path) -> SigningKey:
         fingerprint=leaf.fingerprint(hashes.SHA256()).hex(),
         is_test=TEST_ORGANISATION in [str(name.value) for name in leaf.subject],
     )
+
+
+def read_anchors(path: Path) -> str:
+    """PEM certificates to trust, from a file.
+
+    Raises:
+        SigningKeyError: It can't be read, or holds no certificate.
+    """
+    from cryptography import x509
+
+    data = _read(path)
+    try:
+        x509.load_pem_x509_certificates(data)
+    except ValueError as error:
+        raise SigningKeyError(f"{path} holds no certificate in PEM form") from error
+    return data.decode()
 
 
 def _read(path: Path) -> bytes:

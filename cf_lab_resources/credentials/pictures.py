@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from cf_lab_resources import __version__
@@ -39,13 +39,15 @@ class Verdict:
         state: `trusted` and `untrusted` are intact, `broken` is not, `missing` has none.
         problems: C2PA's failure codes, or the reader's message.
         signer: Organisation and name in the certificate; empty where unknown.
+        serial: Serial number of the certificate, decimal; empty where unknown.
         manifest: The active manifest as c2pa reads it; empty unless intact.
     """
 
     state: State
     problems: tuple[str, ...]
-    signer: str
-    manifest: Mapping[str, Any]
+    signer: str = ""
+    serial: str = ""
+    manifest: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def intact(self) -> bool:
@@ -167,9 +169,9 @@ class Verifier:
                 results = reader.get_validation_results() or {}
                 manifest = reader.get_active_manifest() or {}
         except c2pa.C2paError.ManifestNotFound:
-            return Verdict("missing", ("no Content Credentials",), "", {})
+            return Verdict("missing", ("no Content Credentials",))
         except c2pa.C2paError as error:
-            return Verdict("broken", (str(error),), "", {})
+            return Verdict("broken", (str(error),))
         return _verdict(results, manifest)
 
 
@@ -178,11 +180,12 @@ def _verdict(results: Mapping[str, Any], manifest: Mapping[str, Any]) -> Verdict
     problems = tuple(dict.fromkeys(code for code in codes if code != UNTRUSTED))
     info = manifest.get("signature_info") or {}
     signer = ", ".join(str(info[part]) for part in ("issuer", "common_name") if info.get(part))
+    serial = str(info.get("cert_serial_number") or "")
     if problems or not manifest:
-        return Verdict("broken", problems or ("no active manifest",), signer, {})
+        return Verdict("broken", problems or ("no active manifest",), signer, serial)
     if UNTRUSTED in codes:
-        return Verdict("untrusted", (UNTRUSTED,), signer, manifest)
-    return Verdict("trusted", (), signer, manifest)
+        return Verdict("untrusted", (UNTRUSTED,), signer, serial, manifest)
+    return Verdict("trusted", (), signer, serial, manifest)
 
 
 def _failures(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.counterfactuals.dataset import dataset_prefix
 from cf_lab_assets.counterfactuals.packaging import card, croissant
 from cf_lab_assets.counterfactuals.packaging.croissant import File
-from cf_lab_assets.counterfactuals.packaging.facts import Facts, read_facts
+from cf_lab_assets.counterfactuals.packaging.facts import read_facts
 from cf_lab_assets.counterfactuals.packaging.rows import packaged, pair_features, set_features
 from cf_lab_assets.counterfactuals.packaging.shards import (
     SHARD_BYTES,
@@ -35,7 +35,6 @@ from cf_lab_resources import __version__
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
-    import datasets
     import pyarrow as pa
 
     from cf_lab_resources.bucket import Bucket
@@ -107,13 +106,34 @@ def read_package(bucket: Bucket, prefix: str) -> Package | None:
 
     try:
         data = bucket.get_bytes(f"{prefix}/{MANIFEST}")
-        manifest = json.loads(data)
-        listed = {file["path"] for file in manifest["files"]}
-    except (BucketKeyError, ValueError, LookupError, TypeError):
+        manifest = parse_manifest(data)
+    except (BucketKeyError, ValueError):
         return None
-    if not listed or manifest["dataset"] != prefix.split("/")[1]:
+    if manifest["dataset"] != prefix.split("/")[1]:
         return None
     return Package(prefix, manifest, hashlib.sha256(data).hexdigest(), new=False)
+
+
+def parse_manifest(data: bytes) -> dict[str, Any]:
+    """A package's manifest from its bytes.
+
+    Raises:
+        ValueError: It is no such manifest, or names a file that is not inside the package.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads(data)
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"its format is {manifest['format']!r}, and {FORMAT} is known")
+        for file in manifest["files"]:
+            if PurePosixPath(file["path"]).is_absolute() or ".." in file["path"].split("/"):
+                raise ValueError(f"it names {file['path']!r}, which is not inside the package")
+            File(**file)
+        needed = {"dataset", "signer", "test_key", "pairs", "sets", "shards"} - manifest.keys()
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a package's manifest: {type(error).__name__}: {error}") from error
+    if needed:
+        raise ValueError(f"not a package's manifest: {', '.join(sorted(needed))} is missing")
+    return manifest
 
 
 def build_package(
@@ -208,8 +228,7 @@ class _Build:
                 )
                 with self._folder() as folder:
                     done = [
-                        self._put(folder, path)
-                        for path in writer.write(self._pairs, shard, folder)
+                        self._put(folder, path) for path in writer.write(self._pairs, shard, folder)
                     ]
                 record = {"rows": shard.rows, "files": [asdict(file) for file in done]}
                 self._bucket.put_bytes(self._part_key(shard), json.dumps(record).encode())

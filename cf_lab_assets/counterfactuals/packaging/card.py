@@ -104,9 +104,7 @@ def header(
             {
                 "config_name": name,
                 "features": found._to_yaml_list(),
-                "splits": [
-                    {"name": SPLIT, "num_bytes": sizes[name], "num_examples": rows[name]}
-                ],
+                "splits": [{"name": SPLIT, "num_bytes": sizes[name], "num_examples": rows[name]}],
                 "download_size": sizes[name],
                 "dataset_size": sizes[name],
             }

@@ -87,9 +87,7 @@ def document(
         in_language=["en"],
         keywords=["counterfactual", "bias audit", "vision-language", "synthetic"],
         distribution=_distribution(context, files),
-        record_sets=[
-            _record_set(context, config, found) for config, found in features.items()
-        ],
+        record_sets=[_record_set(context, config, found) for config, found in features.items()],
         **_rai(facts),
     )
     return {**metadata.to_json(), **_origin(facts)}
@@ -234,10 +232,6 @@ def _rai(facts: Facts) -> dict[str, Any]:
         "data_preprocessing_protocol": [
             "Source pictures were decoded, size-capped and stored as PNG."
         ],
-        "data_manipulation_protocol": (
-            "Each member of a set is the source picture edited by a diffusion model towards one "
-            "prompted value; the placebo is edited towards the values that are there already."
-        ),
         "data_annotation_protocol": [
             "Values are prompted, from metadata or caption of the source; scores are by models."
         ],
@@ -283,6 +277,11 @@ def _origin(facts: Facts) -> dict[str, Any]:
     ]
     return {
         "rai:hasSyntheticData": True,
+        # mlcroissant 1.1 writes this one under a name that the vocabulary does not have.
+        "rai:dataManipulationProtocol": (
+            "Each member of a set is the source picture edited by a diffusion model towards one "
+            "prompted value; the placebo is edited towards the values that are there already."
+        ),
         "prov:wasDerivedFrom": [
             {
                 "@type": "prov:Entity",

@@ -20,9 +20,7 @@ from cf_lab_resources import __version__
 from cf_lab_resources.credentials.pictures import Verdict
 
 EDITED = "c2pa.edited"
-SOURCE_TYPE = (
-    "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-)
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 # Whoever trains on an audit's pictures can no longer be audited with them; everything else is up
 # to the licence.
 TRAINING_MINING = {
@@ -151,11 +149,12 @@ def sidecar(
         "digital_source_type": SOURCE_TYPE,
         "models": manifest["models"],
         "settings": manifest["config"]["settings"].get(row["batch"]),
-        "scores": {name: _number(row[name]) for name in scores},
+        "scores": {name: number(row[name]) for name in scores},
         "dataset": manifest["content_hash"],
         "lab_version": __version__,
     }
 
 
-def _number(value: float | None) -> float | None:
+def number(value: float | None) -> float | None:
+    """A score as JSON has it: float32 has seven digits, and NaN is no JSON."""
     return None if value is None or math.isnan(value) else round(value, 6)

@@ -144,9 +144,7 @@ class ShardWriter:
             (folder / shard.tar).open("wb") as tar_file,
             # PAX, as ids may be longer than the 100 bytes of USTAR; no time, so that the same
             # pictures give the same bytes.
-            webdataset.TarWriter(
-                tar_file, mtime=0, user="", group="", format="PAX_FORMAT"
-            ) as tar,
+            webdataset.TarWriter(tar_file, mtime=0, user="", group="", format="PAX_FORMAT") as tar,
             (folder / shard.sidecar).open("w", encoding="utf-8") as sidecar,
         ):
             for start in range(shard.start, shard.start + shard.rows, GROUP_ROWS):
@@ -199,7 +197,11 @@ def sample_key(pair_id: str) -> str:
 
 def sample(row: Mapping[str, Any]) -> dict[str, Any]:
     """A packaged row as a WebDataset sample: picture, caption, and the other columns as JSON."""
-    others = {name: value for name, value in row.items() if name not in (IMAGE, SOURCE_IMAGE)}
+    others = {
+        name: provenance.number(value) if isinstance(value, float) else value
+        for name, value in row.items()
+        if name not in (IMAGE, SOURCE_IMAGE)
+    }
     return {
         "__key__": sample_key(row["pair_id"]),
         "png": row[IMAGE]["bytes"],

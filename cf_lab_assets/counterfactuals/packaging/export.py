@@ -38,7 +38,7 @@ def choose_package(
         if release is None:
             wanted = f"release {release_id!r}" if release_id else "current release"
             raise PackageError(f"there is no {wanted}; see `cf-lab release list`")
-        named = release.manifest.get("package")
+        named = release.manifest.get("package") or {}
         found = read_package(bucket, named["prefix"]) if named else None
         if found is not None and found.sha256 != named["sha256"]:
             found = None

@@ -205,10 +205,15 @@ def export(
     """Write a released dataset as a folder for datasets, webdataset and mlcroissant."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-    from cf_lab_assets.counterfactuals.packaging.export import choose_package, export_package
+    from cf_lab_assets.counterfactuals.packaging.export import (
+        check_free,
+        choose_package,
+        export_package,
+    )
 
     if release and dataset:
         raise LabError("name a release or a dataset, not both")
+    check_free(folder)
     with opened() as lab:
         package = choose_package(lab.bucket, lab.catalog, release, dataset)
         with Progress(
@@ -231,7 +236,7 @@ def verify_images(
     ] = None,
 ) -> None:
     """Verify the Content Credentials of pictures; exit code 1 where something is broken."""
-    from cf_lab_assets.counterfactuals.packaging.verification import table, verify_folder
+    from cf_lab_assets.counterfactuals.packaging.inspection import table, verify_folder
     from cf_lab_resources.credentials.keys import read_anchors
 
     found = verify_folder(folder, None if trust is None else [read_anchors(trust)])

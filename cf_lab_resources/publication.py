@@ -31,7 +31,7 @@ class Publication:
         Raises:
             SigningKeyError: The configured key or certificate can't be used.
         """
-        from cf_lab_resources.credentials.keys import signing_key
+        from cf_lab_resources.credentials.home_key import signing_key
 
         return cls(signing_key(settings), settings.dataset_license, settings.dataset_publisher)
 

@@ -244,7 +244,7 @@ def result_files(
 
 def _package(bucket: Bucket, dataset_hash: str) -> dict[str, str] | None:
     """Prefix of the dataset's newest package and hash of its manifest, so of all its files."""
-    from cf_lab_assets.counterfactuals.packaging.build import find_package
+    from cf_lab_assets.counterfactuals.packaging.manifest import find_package
 
     found = find_package(bucket, dataset_hash)
     return None if found is None else {"prefix": found.prefix, "sha256": found.sha256}

@@ -407,7 +407,7 @@ def _json_fault(data: bytes | None, dataset_hash: str) -> str | None:
 
 def package_is_verified(staged: Staged, read: Callable[[str], bytes]) -> GateResult:
     """The package that the release names, read back whole."""
-    from cf_lab_assets.counterfactuals.packaging.build import MANIFEST, parse_manifest
+    from cf_lab_assets.counterfactuals.packaging.manifest import MANIFEST, parse_manifest
     from cf_lab_assets.counterfactuals.packaging.verification import verify_package
 
     remedy = "materialise counterfactuals/package, then releases/candidate"

@@ -15,9 +15,10 @@ from PIL import Image
 
 from cf_lab_assets.counterfactuals import tables
 from cf_lab_assets.counterfactuals.dataset import dataset_content_hash
-from cf_lab_assets.counterfactuals.packaging.build import Package, build_package
+from cf_lab_assets.counterfactuals.packaging.build import build_package
+from cf_lab_assets.counterfactuals.packaging.manifest import Package
 from cf_lab_resources.bucket import Bucket
-from cf_lab_resources.credentials.keys import home_test_key
+from cf_lab_resources.credentials.home_key import home_test_key
 from cf_lab_resources.publication import Publication
 
 Rows = list[dict[str, Any]]

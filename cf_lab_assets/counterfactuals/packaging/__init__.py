@@ -1,6 +1,8 @@
 """The packaged dataset: what others load, with its papers and with provenance in each picture.
 
-`build` makes a package, `shards` writes pictures and rows, `provenance` says what is claimed of a
-picture, `card` and `croissant` write the papers, `verification` reads all of it back, `export`
-takes it out of the bucket. `assets` and `checks` show them to Dagster.
+`build` makes a package and `manifest` finds it; `shards` writes `rows` with their pictures, and
+`provenance` says what is claimed of one; `card`, `croissant` and `responsible` write the papers
+from `facts`; `verification` reads all of it back and `loading` tries it with the libraries it is
+for; `export` takes it out of the bucket, and `inspection` verifies it there. `assets` and `checks`
+show them to Dagster.
 """

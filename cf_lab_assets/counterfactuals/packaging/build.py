@@ -3,8 +3,6 @@
 Signatures are new each time, so a package is told apart by what goes into it: the dataset's
 content hash, the package's format, licence, publisher and signing certificate. One that is there
 is not made again. A run that was killed goes on after the last whole shard.
-
-`packages/<dataset hash>/latest.json` names a dataset's newest package.
 """
 
 from __future__ import annotations
@@ -13,26 +11,35 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.counterfactuals.dataset import dataset_prefix
 from cf_lab_assets.counterfactuals.packaging import card, croissant
-from cf_lab_assets.counterfactuals.packaging.croissant import File
 from cf_lab_assets.counterfactuals.packaging.facts import read_facts
+from cf_lab_assets.counterfactuals.packaging.manifest import (
+    CERTIFICATES,
+    FORMAT,
+    MANIFEST,
+    File,
+    Package,
+    PackageError,
+    described,
+    latest_key,
+    package_prefix,
+    read_package,
+)
 from cf_lab_assets.counterfactuals.packaging.rows import packaged, pair_features, set_features
 from cf_lab_assets.counterfactuals.packaging.shards import (
     SHARD_BYTES,
-    SPLIT,
     Shard,
     ShardWriter,
     plan_shards,
 )
 from cf_lab_resources import __version__
-from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,100 +47,9 @@ if TYPE_CHECKING:
     from cf_lab_resources.bucket import Bucket
     from cf_lab_resources.publication import Publication
 
-# Raise it when readers of a package, or what is claimed of a picture, would have to change.
-FORMAT = 1
-MANIFEST = "manifest.json"
-CERTIFICATES = "certificates.pem"
 SETS = f"sets/{SPLIT}-00000-of-00001.parquet"
 
 Report = Callable[[str], None]
-
-
-class PackageError(LabError):
-    """A package can't be made or found; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Package:
-    """A package in the bucket.
-
-    Attributes:
-        prefix: where its files lie.
-        manifest: what it holds.
-        sha256: of the manifest's bytes, so of all of it.
-        new: whether this call has made it.
-    """
-
-    prefix: str
-    manifest: dict[str, Any]
-    sha256: str
-    new: bool
-
-
-def package_prefix(dataset_hash: str, publication: Publication) -> str:
-    """Bucket prefix of a dataset's package by a publication."""
-    identity = {"format": FORMAT, "dataset": dataset_hash, **publication.identity}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return f"packages/{dataset_hash}/{digest[:16]}"
-
-
-def latest_key(dataset_hash: str) -> str:
-    """Bucket key that names the newest package of a dataset."""
-    return f"packages/{dataset_hash}/latest.json"
-
-
-def find_package(bucket: Bucket, dataset_hash: str) -> Package | None:
-    """The newest package of a dataset; None where there is none.
-
-    Raises:
-        PackageError: It is named, and its manifest is gone or damaged.
-    """
-    key = latest_key(dataset_hash)
-    if not bucket.exists(key):
-        return None
-    prefix = json.loads(bucket.get_bytes(key))["prefix"]
-    found = read_package(bucket, prefix)
-    if found is None:
-        raise PackageError(
-            f"{prefix}/{MANIFEST} is missing or damaged; materialise counterfactuals/package again"
-        )
-    return found
-
-
-def read_package(bucket: Bucket, prefix: str) -> Package | None:
-    """The package under a prefix, if its manifest is there and names its own dataset."""
-    from cf_lab_resources.bucket import BucketKeyError
-
-    try:
-        data = bucket.get_bytes(f"{prefix}/{MANIFEST}")
-        manifest = parse_manifest(data)
-    except (BucketKeyError, ValueError):
-        return None
-    if manifest["dataset"] != prefix.split("/")[1]:
-        return None
-    return Package(prefix, manifest, hashlib.sha256(data).hexdigest(), new=False)
-
-
-def parse_manifest(data: bytes) -> dict[str, Any]:
-    """A package's manifest from its bytes.
-
-    Raises:
-        ValueError: It is no such manifest, or names a file that is not inside the package.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads(data)
-        if manifest["format"] != FORMAT:
-            raise ValueError(f"its format is {manifest['format']!r}, and {FORMAT} is known")
-        for file in manifest["files"]:
-            if PurePosixPath(file["path"]).is_absolute() or ".." in file["path"].split("/"):
-                raise ValueError(f"it names {file['path']!r}, which is not inside the package")
-            File(**file)
-        needed = {"dataset", "signer", "test_key", "pairs", "sets", "shards"} - manifest.keys()
-    except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a package's manifest: {type(error).__name__}: {error}") from error
-    if needed:
-        raise ValueError(f"not a package's manifest: {', '.join(sorted(needed))} is missing")
-    return manifest
 
 
 def build_package(
@@ -309,13 +225,6 @@ class _Build:
     def _folder(self) -> Iterator[Path]:
         with TemporaryDirectory(prefix="cf_lab_package_") as name:
             yield Path(name)
-
-
-def described(folder: Path, path: str) -> File:
-    """A file with its hash and size."""
-    with (folder / path).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return File(path, digest, (folder / path).stat().st_size)
 
 
 def _sorted_table(data: bytes) -> pa.Table:

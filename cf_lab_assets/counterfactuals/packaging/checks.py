@@ -14,7 +14,7 @@ from cf_lab_resources.dagster import BucketResource
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
-    from cf_lab_assets.counterfactuals.packaging.build import Package
+    from cf_lab_assets.counterfactuals.packaging.manifest import Package
     from cf_lab_resources.bucket import Bucket
 
 SHOWN = 10
@@ -60,7 +60,7 @@ def package_checks(
 
 def _newest(store: "Bucket") -> "Package":
     from cf_lab_assets.counterfactuals.dataset import latest_hash
-    from cf_lab_assets.counterfactuals.packaging.build import find_package
+    from cf_lab_assets.counterfactuals.packaging.manifest import find_package
 
     dataset_hash = latest_hash(store)
     package = None if dataset_hash is None else find_package(store, dataset_hash)

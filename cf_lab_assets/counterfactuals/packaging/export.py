@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cf_lab_assets.counterfactuals.packaging.build import (
+from cf_lab_assets.counterfactuals.packaging.manifest import (
     MANIFEST,
     Package,
     PackageError,
@@ -50,6 +50,16 @@ def choose_package(
     return found
 
 
+def check_free(folder: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        PackageError: It is there and is no empty folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PackageError(f"{folder} is there and is not empty; name a folder that is not there")
+
+
 def export_package(
     bucket: Bucket,
     package: Package,
@@ -67,8 +77,7 @@ def export_package(
     Raises:
         PackageError: The folder is not empty, or a file is not the one that the manifest names.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PackageError(f"{folder} is there and is not empty; name a folder that is not there")
+    check_free(folder)
     staged = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)

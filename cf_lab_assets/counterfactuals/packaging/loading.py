@@ -14,7 +14,7 @@ from cf_lab_assets.counterfactuals.packaging.rows import IMAGE
 from cf_lab_assets.counterfactuals.packaging.shards import SPLIT
 
 if TYPE_CHECKING:
-    from cf_lab_assets.counterfactuals.packaging.build import Package
+    from cf_lab_assets.counterfactuals.packaging.manifest import Package
     from cf_lab_resources.bucket import Bucket
 
 # Records that each library reads and decodes in a trial; every row is verified elsewhere.

@@ -35,6 +35,7 @@ from cf_lab_assets.counterfactuals.packaging.manifest import (
 from cf_lab_assets.counterfactuals.packaging.rows import packaged, pair_features, set_features
 from cf_lab_assets.counterfactuals.packaging.shards import (
     SHARD_BYTES,
+    SPLIT,
     Shard,
     ShardWriter,
     plan_shards,

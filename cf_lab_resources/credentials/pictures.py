@@ -111,13 +111,16 @@ class PictureSigner:
 
         buffer = io.BytesIO()
         Image.new("RGB", (1, 1)).save(buffer, "PNG")
-        signed = self.sign(buffer.getvalue(), buffer.getvalue(), "source", {"title": "trial"})
-        verdict = Verifier([key.anchor]).verify(signed)
-        if not verdict.intact:
+        trial = buffer.getvalue()
+        try:
+            verdict = Verifier([key.anchor]).verify(self.sign(trial, trial, "source", {}))
+            fault = "" if verdict.intact else ", ".join(verdict.problems)
+        except SigningError as error:
+            fault = str(error)
+        if fault:
             raise SigningError(
-                f"a picture signed by {key.subject!r} does not verify: "
-                f"{', '.join(verdict.problems)}; C2PA wants a certificate for digital signatures "
-                "with the extended key usage emailProtection"
+                f"{key.subject!r} signs nothing that verifies: {fault}; C2PA wants a certificate "
+                "for digital signatures with the extended key usage emailProtection"
             )
 
     def sign(

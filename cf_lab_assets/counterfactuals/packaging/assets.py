@@ -58,5 +58,6 @@ def package(
 
 
 def _card(readme: bytes) -> str:
-    """The card without its header."""
-    return readme.decode().split("\n---\n", 1)[-1]
+    """The card without its header, and without the picture, which lies beside it."""
+    body = readme.decode().split("\n---\n", 1)[-1]
+    return "\n".join(line for line in body.splitlines() if not line.startswith("!["))

@@ -215,8 +215,8 @@ def issues(path: Path) -> Issues:
     try:
         with quiet():
             found = mlc.Dataset(jsonld=path).metadata.ctx.issues
-    except (mlc.ValidationError, ValueError) as error:
-        return Issues([str(error)], [])
+    except Exception as error:  # what it raises on a damaged document is not documented
+        return Issues([f"{type(error).__name__}: {error}"], [])
     return Issues(sorted(map(str, found.errors)), sorted(map(str, found.warnings)))
 
 

@@ -21,7 +21,7 @@ HOSTILE = (
     "<script>alert(1)</script> <img src=x onerror=alert(1)> &amp;",
     "![x](javascript:alert(1)) [link](https://evil.invalid) **bold** `code` $x$",
     "{{ 7 * 7 }} {% raw %} }} \\ ",
-    "\u202egnp.exe caf\u00e9 \u0645\u0631\u062d\u0628\u0627 \u4f60\u597d \U0001f469\u200d\U0001f52c \x00\x07",
+    "\u202egnp.exe caf\u00e9 \u0645\u0631\u062d\u0628\u0627 \u4f60\u597d \x00\x07",
     "- a: !!python/object/apply:os.system ['true']\n? : * & %",
 )
 # Two sets a shard: each picture of the sample counts as 1 byte, and its credentials as 4096.

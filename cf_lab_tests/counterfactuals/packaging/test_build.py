@@ -132,7 +132,7 @@ def test_a_run_that_was_killed_goes_on_after_the_last_whole_shard(
     assert package.new
     for key, data in left.items():
         assert bucket.get_bytes(key) == data, "a finished shard is not signed again"
-    assert not [info for info in bucket.list(f"{package.prefix}/parts")]
+    assert not list(bucket.list(f"{package.prefix}/parts"))
     assert verify_folder(tmp_path / "bucket" / package.prefix).faults == []
 
 

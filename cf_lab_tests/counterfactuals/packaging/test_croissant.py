@@ -57,7 +57,9 @@ def test_every_file_that_matters_has_its_hash_and_nothing_an_invented_address(do
 
 def test_a_broken_document_is_an_error_and_a_thin_one_a_warning(document, tmp_path):
     path = tmp_path / "croissant.json"
-    path.write_text(json.dumps({**document, "name": ""}))
+    broken = json.loads(json.dumps(document))
+    broken["recordSet"][0]["field"][0]["source"]["fileSet"]["@id"] = "nowhere"
+    path.write_text(json.dumps(broken))
     assert issues(path).errors
     path.write_text("{}")
     assert issues(path).errors

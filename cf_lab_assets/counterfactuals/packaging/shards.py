@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from cf_lab_resources.bucket import Bucket
     from cf_lab_resources.credentials.pictures import PictureSigner
 
-# Bytes of pictures a shard. The hub asks for files under 500 MB, WebDataset's readers like at
-# least 100 MB; and a verifier holds one shard in memory.
-SHARD_BYTES = 256 * 2**20
+# Bytes of pictures a shard. The hub asks for files under 500 MB and WebDataset's readers like at
+# least 100 MB; a verifier holds one shard in memory.
+SHARD_BYTES = 128 * 2**20
 # Rows a row group, the hub's own number for pictures: its viewer reads one group for a page.
 GROUP_ROWS = 100
 CREDENTIALS_BYTES = 4096  # what signing adds to a picture, about

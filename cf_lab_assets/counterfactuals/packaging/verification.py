@@ -172,11 +172,13 @@ class _Judge:
 
     def shard(self, data: bytes | None) -> int:
         """Judge each row, and return how many there are."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         count = 0
         try:
-            with pq.ParquetFile(io.BytesIO(data or b"")) as file:
+            # One column chunk at a time: the whole file is in memory already.
+            with pq.ParquetFile(pa.BufferReader(data or b""), pre_buffer=False) as file:
                 for batch in file.iter_batches(batch_size=GROUP_ROWS):
                     for row in batch.to_pylist():
                         self._row(row)

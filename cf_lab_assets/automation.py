@@ -31,11 +31,13 @@ _BY_BATCH = [
 _BACKUPS = [names.CATALOG_BACKUP, names.BUCKET_BACKUP]
 _FOLLOWS = [
     names.DATASET,
+    names.PACKAGE,
     names.RESPONSES,
     names.BIAS_METRICS,
     names.BIAS_REPORT,
-    names.RELEASE_CANDIDATE,
 ]
+# These wait for the blocking checks of what they are made from.
+_GATED = [names.RELEASE_CANDIDATE, names.RELEASE_CURRENT]
 
 JOBS = [
     dg.define_asset_job(
@@ -45,8 +47,8 @@ JOBS = [
     ),
     dg.define_asset_job(
         MAKE_DATASET,
-        dg.AssetSelection.assets(names.DATASET),
-        description="All batches' accepted sets as one dataset.",
+        dg.AssetSelection.assets(names.DATASET, names.PACKAGE),
+        description="All batches' accepted sets as one dataset, and as a package for others.",
     ),
     dg.define_asset_job(
         AUDIT,
@@ -90,7 +92,7 @@ SENSORS = [
     incoming_sensor(MAKE_COUNTERFACTUALS),
     dg.AutomationConditionSensorDefinition(
         "follow_upstream",
-        target=dg.AssetSelection.assets(*_FOLLOWS, names.RELEASE_CURRENT),
+        target=dg.AssetSelection.assets(*_FOLLOWS, *_GATED),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
         description="From new accepted sets to a new current release, as upstream changes.",
@@ -103,7 +105,7 @@ def with_policies(spec: dg.AssetSpec) -> dg.AssetSpec:
     condition = dg.AutomationCondition.eager()
     if spec.key in _FOLLOWS:
         return spec.replace_attributes(automation_condition=condition)
-    if spec.key == names.RELEASE_CURRENT:
+    if spec.key in _GATED:
         gated = condition & dg.AutomationCondition.all_deps_blocking_checks_passed()
         return spec.replace_attributes(automation_condition=gated)
     if spec.key in _BACKUPS:

@@ -21,6 +21,8 @@ from cf_lab_resources.errors import LabError
 from cf_lab_resources.settings import Settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cf_lab_resources.bucket import Bucket
     from cf_lab_resources.cache import Cache
     from cf_lab_resources.catalog import Catalog
@@ -225,6 +227,63 @@ def lookup(
         if record is None:
             raise LabError(f"{pair_id!r} is no pair or set of release {current.release_id}")
         print(json.dumps(json.loads(record), indent=1))
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where to write; must not hold anything yet.")],
+    release: Annotated[str | None, typer.Option(help="A release id; the current one.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="A dataset's hash, released or not.")] = None,
+) -> None:
+    """Write a released dataset as a folder for datasets, webdataset and mlcroissant."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    from cf_lab_assets.counterfactuals.packaging.export import (
+        check_free,
+        choose_package,
+        export_package,
+    )
+
+    if release and dataset:
+        raise LabError("name a release or a dataset, not both")
+    check_free(folder)
+    with opened() as lab:
+        package = choose_package(lab.bucket, lab.catalog, release, dataset)
+        with Progress(
+            TextColumn("exporting"), BarColumn(), DownloadColumn(), console=_errors()
+        ) as progress:
+            files = package.manifest["files"]
+            task = progress.add_task("files", total=sum(file["bytes"] for file in files))
+            export_package(lab.bucket, package, folder, lambda done: progress.advance(task, done))
+    manifest = package.manifest
+    if manifest["test_key"]:
+        say("pictures are signed with a TEST key; see CF_LAB_C2PA_KEY in the README")
+    print(f"{manifest['pairs']} pairs in {manifest['sets']} sets: {folder}")
+
+
+@app.command()
+def verify_images(
+    folder: Annotated[Path, typer.Argument(help="An exported package, or a folder of pictures.")],
+    trust: Annotated[
+        Path | None, typer.Option(help="PEM certificates to trust; the package's own root.")
+    ] = None,
+) -> None:
+    """Verify the Content Credentials of pictures; exit code 1 where something is broken."""
+    from cf_lab_assets.counterfactuals.packaging.inspection import table, verify_folder
+    from cf_lab_resources.credentials.keys import read_anchors
+
+    found = verify_folder(folder, None if trust is None else [read_anchors(trust)])
+    print(table(found))
+    for fault in found.faults:
+        say(fault)
+    if found.faults:
+        raise typer.Exit(1)
+
+
+def _errors() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 @app.command()

@@ -12,6 +12,8 @@ from cf_lab_assets.audits import assets as audits
 from cf_lab_assets.backups import assets as backups
 from cf_lab_assets.backups import checks as backup_checks
 from cf_lab_assets.counterfactuals import assets as counterfactuals
+from cf_lab_assets.counterfactuals.packaging import assets as packaging
+from cf_lab_assets.counterfactuals.packaging import checks as packaging_checks
 from cf_lab_assets.models import assets as models
 from cf_lab_assets.releases import assets as releases
 from cf_lab_assets.releases import checks as release_checks
@@ -22,9 +24,20 @@ from cf_lab_resources.dagster import (
     BucketResource,
     CacheResource,
     CatalogResource,
+    PublicationResource,
 )
 
-ASSET_MODULES = [sources, models, starter, counterfactuals, audits, releases, backups]
+ASSET_MODULES = [
+    sources,
+    models,
+    starter,
+    counterfactuals,
+    packaging,
+    audits,
+    releases,
+    backups,
+]
+CHECK_MODULES = [packaging_checks, release_checks, backup_checks]
 
 
 def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -38,6 +51,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
         "catalog": CatalogResource(),
         "cache": CacheResource(),
         "backup": BackupResource(),
+        "publication": PublicationResource(),
     }
     loaded = dg.load_assets_from_modules(ASSET_MODULES)
     return dg.Definitions(
@@ -46,7 +60,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             for asset in loaded
             if isinstance(asset, dg.AssetsDefinition)
         ],
-        asset_checks=dg.load_asset_checks_from_modules([release_checks, backup_checks]),
+        asset_checks=dg.load_asset_checks_from_modules(CHECK_MODULES),
         jobs=automation.JOBS,
         schedules=automation.SCHEDULES,
         sensors=automation.SENSORS,

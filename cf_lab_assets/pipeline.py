@@ -49,7 +49,7 @@ class Outcome:
 
 
 def fingerprint(definitions: dg.Definitions, bucket: Bucket) -> str:
-    """A hash of all that a release is made from: batches, models, code versions."""
+    """A hash of all that a release is made from: batches, models, publication, code versions."""
     from cf_lab_assets.models import artifacts
     from cf_lab_assets.sources import batches
 
@@ -60,6 +60,7 @@ def fingerprint(definitions: dg.Definitions, bucket: Bucket) -> str:
     inputs = {
         "batches": stored,
         "models": artifacts.starter_manifest(),
+        "publication": dict(definitions.resources or {})["publication"].open().identity,
         "code": {
             spec.key.to_user_string(): spec.code_version
             for spec in definitions.resolve_all_asset_specs()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cf_lab_resources.cache import Cache
     from cf_lab_resources.catalog import Catalog
     from cf_lab_resources.embedded import Endpoints
+    from cf_lab_resources.publication import Publication
 
 
 @functools.cache
@@ -78,3 +79,22 @@ class CacheResource(dg.ConfigurableResource):
         from cf_lab_resources.cache import open_cache
 
         return open_cache(self.url or endpoints().redis_url)
+
+
+class PublicationResource(dg.ConfigurableResource):
+    """Publisher, licence and signing key of packaged datasets."""
+
+    home: str = Field(default="", description="folder of the test key; empty: CF_LAB_HOME")
+
+    def open(self) -> Publication:
+        """What the environment says; see `cf_lab_resources.settings`."""
+        from dataclasses import replace
+        from pathlib import Path
+
+        from cf_lab_resources.publication import Publication
+        from cf_lab_resources.settings import Settings
+
+        settings = Settings.from_env()
+        if self.home:
+            settings = replace(settings, home=Path(self.home))
+        return Publication.from_settings(settings)

@@ -21,8 +21,13 @@ REDIS_VARIABLE = "CF_LAB_REDIS_URL"
 BUCKET_VARIABLE = "CF_LAB_BUCKET"
 BACKUP_VARIABLE = "CF_LAB_BACKUP"
 TAXONOMY_VARIABLE = "CF_LAB_TAXONOMY"
+C2PA_KEY_VARIABLE = "CF_LAB_C2PA_KEY"
+C2PA_CERTIFICATE_VARIABLE = "CF_LAB_C2PA_CERTIFICATE"
+DATASET_LICENSE_VARIABLE = "CF_LAB_DATASET_LICENSE"
+DATASET_PUBLISHER_VARIABLE = "CF_LAB_DATASET_PUBLISHER"
 
 DEFAULT_HOME = ".cf_lab"
+MAX_LINE = 200
 
 
 class SettingsError(LabError, ValueError):
@@ -54,6 +59,10 @@ class Settings:
         dagster_postgres_url: libpq URL of Dagster's own database.
         backup_url: `file://` or `s3://` URL of the second place, where backups go.
         taxonomy: A user's own taxonomy file, laid over the lab's.
+        c2pa_key: PEM file of the key that signs packaged pictures; None for the home's test key.
+        c2pa_certificate: PEM file of its certificate chain, the key's own certificate first.
+        dataset_license: SPDX identifier or URL of the packaged dataset's licence.
+        dataset_publisher: Who publishes the packaged dataset.
     """
 
     home: Path
@@ -63,6 +72,10 @@ class Settings:
     dagster_postgres_url: str | None = None
     backup_url: str | None = None
     taxonomy: Path | None = None
+    c2pa_key: Path | None = None
+    c2pa_certificate: Path | None = None
+    dataset_license: str | None = None
+    dataset_publisher: str | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -91,7 +104,11 @@ class Settings:
             ),
             backup_url=_bucket_url(BACKUP_VARIABLE, value(BACKUP_VARIABLE), ("file", "s3"))
             or _folder_url(home / "backups"),
-            taxonomy=_file(TAXONOMY_VARIABLE, value(TAXONOMY_VARIABLE)),
+            taxonomy=_file(value(TAXONOMY_VARIABLE)),
+            c2pa_key=_file(value(C2PA_KEY_VARIABLE)),
+            c2pa_certificate=_file(value(C2PA_CERTIFICATE_VARIABLE)),
+            dataset_license=_line(DATASET_LICENSE_VARIABLE, value(DATASET_LICENSE_VARIABLE)),
+            dataset_publisher=_line(DATASET_PUBLISHER_VARIABLE, value(DATASET_PUBLISHER_VARIABLE)),
         )
 
     @property
@@ -134,6 +151,11 @@ class Settings:
         """Resolved and verified model artifacts."""
         return self.home / "models"
 
+    @property
+    def signing_folder(self) -> Path:
+        """The home's own test key; readable by the owner only."""
+        return self.home / "signing"
+
     def __repr__(self) -> str:
         urls = {
             "postgres_url": self.postgres_url,
@@ -146,17 +168,20 @@ class Settings:
         return f"Settings(home={str(self.home)!r}{shown})"
 
 
-def _file(variable: str, value: str | None) -> Path | None:
-    if value is None:
-        return None
-    path = Path(value).expanduser().absolute()
-    if not path.is_file():
-        raise SettingsError(f"{variable}: there is no file {path}; name one or unset it.")
-    return path
-
-
 def _folder_url(folder: Path) -> str:
     return folder.as_uri()
+
+
+def _file(path: str | None) -> Path | None:
+    return Path(path).expanduser().absolute() if path else None
+
+
+def _line(variable: str, text: str | None) -> str | None:
+    if text is not None and (len(text) > MAX_LINE or not text.isprintable()):
+        raise SettingsError(
+            f"{variable}: it must be one line of at most {MAX_LINE} printable characters."
+        )
+    return text
 
 
 def _parts(variable: str, url: str, schemes: tuple[str, ...], example: str) -> SplitResult:

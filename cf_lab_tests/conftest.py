@@ -18,6 +18,7 @@ from cf_lab_resources.settings import Settings
 # Before any test module, and with it dagster or transformers, is imported.
 os.environ["DAGSTER_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
 for _name in [name for name in os.environ if name.startswith("CF_LAB_")]:
     if not _name.startswith("CF_LAB_TEST_"):
         del os.environ[_name]

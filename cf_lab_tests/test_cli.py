@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from cf_lab_resources import embedded
+from cf_lab_resources.bucket import open_bucket
 from cf_lab_resources.settings import Settings
+from cf_lab_tests.releases.sample import write_dataset
 
 CF_LAB = str(Path(sys.executable).with_name("cf-lab"))
 
@@ -74,6 +76,9 @@ def test_without_a_release_commands_say_how_to_get_one(cf_lab):
     assert_one_clear_line(cf_lab("lookup", "s1-gender-man"), "cf-lab run")
     assert_one_clear_line(cf_lab("release", "show"), "no current release")
     assert_one_clear_line(cf_lab("release", "rollback"), "roll back")
+    assert_one_clear_line(cf_lab("export", "nowhere"), "no current release")
+    assert_one_clear_line(cf_lab("export", "nowhere", "--dataset", "abc"), "no package", "abc")
+    assert not Path("nowhere").exists()
     assert cf_lab("release", "list").stdout == ""
 
 
@@ -81,6 +86,29 @@ def test_a_malformed_setting_is_named_and_its_password_is_not_shown(cf_lab):
     done = cf_lab("release", "list", CF_LAB_POSTGRES_URL="mysql://me:s3cret@host/db")
     assert_one_clear_line(done, "CF_LAB_POSTGRES_URL")
     assert "s3cret" not in done.stderr
+
+
+def test_a_dataset_is_exported_verified_and_found_damaged(cf_lab, home, tmp_path):
+    bucket = open_bucket((home / "bucket").as_uri())
+    dataset_hash = write_dataset(bucket, report=False)
+    folder = tmp_path / "out"
+    done = cf_lab("export", str(folder), "--dataset", dataset_hash)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"20 pairs in 8 sets: {folder}\n"
+    assert "TEST key" in done.stderr
+    assert_one_clear_line(cf_lab("export", str(folder), "--dataset", dataset_hash), "not empty")
+
+    done = cf_lab("verify-images", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2].split() == ["total", "20", "20", "0", "0", "0"]
+    card = folder / "README.md"
+    card.write_text(card.read_text() + " ")
+    done = cf_lab("verify-images", str(folder))
+    assert done.returncode == 1
+    assert done.stderr == "README.md is not the file that the manifest names\n"
+    assert_one_clear_line(cf_lab("verify-images", str(tmp_path / "nowhere")), "nowhere")
+    root = tmp_path / "root.pem"
+    assert_one_clear_line(cf_lab("verify-images", str(folder), "--trust", str(root)), root)
 
 
 def test_the_schema_goes_down_and_up(cf_lab):

@@ -10,7 +10,7 @@ import pytest
 from cf_lab_assets import names
 from cf_lab_assets.definitions import build_defs
 
-HEAVY = ["torch", "diffusers", "transformers", "pandas"]
+HEAVY = ["torch", "diffusers", "transformers", "pandas", "datasets", "c2pa", "mlcroissant"]
 DEFS = build_defs()
 SPECS = sorted(DEFS.resolve_all_asset_specs(), key=lambda spec: spec.key)
 
@@ -66,6 +66,7 @@ def test_the_graph_is_the_one_of_the_design():
             "pair_scores",
             "accepted_sets",
             "dataset",
+            "package",
         },
         "audits": {"responses", "bias_metrics", "bias_report"},
         "releases": {"candidate", "current"},

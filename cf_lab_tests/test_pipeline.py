@@ -21,6 +21,7 @@ from cf_lab_resources.dagster import (
     BucketResource,
     CacheResource,
     CatalogResource,
+    PublicationResource,
 )
 
 
@@ -33,6 +34,7 @@ def definitions(tmp_path, postgres_url, redis_url):
             "catalog": CatalogResource(url=postgres_url),
             "cache": CacheResource(url=redis_url),
             "backup": BackupResource(url=f"file://{tmp_path / 'backups'}"),
+            "publication": PublicationResource(home=str(tmp_path)),
         }
     )
 

@@ -279,7 +279,7 @@ def _sheet(
     group_name=names.COUNTERFACTUALS,
     owners=names.OWNERS,
     kinds={"python", "parquet"},
-    code_version="1",
+    code_version="2",
 )
 def counterfactual_dataset(
     bucket: BucketResource,

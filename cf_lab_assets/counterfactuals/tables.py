@@ -102,7 +102,9 @@ def schema(table: str) -> pa.Schema:
             "source_caption": text,
             "occupation": text,
             **scores,
+            "edit_id": text,
             "draw": pa.int32(),
+            "noise_seed": pa.int64(),
         },
         "sets": {
             "set_id": text,

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dg.asset(
     key=names.RELEASE_CANDIDATE,
-    deps=[names.DATASET, names.BIAS_REPORT],
+    deps=[names.DATASET, names.PACKAGE, names.BIAS_REPORT],
     group_name=names.RELEASES,
     owners=names.OWNERS,
     kinds={"postgres", "redis"},
-    code_version="1",
+    code_version="2",
 )
 def candidate(
     context: dg.AssetExecutionContext,
@@ -34,7 +34,7 @@ def candidate(
     catalog: CatalogResource,
     cache: CacheResource,
 ) -> dg.MaterializeResult:
-    """The newest dataset with its bias report, staged as a release.
+    """The newest dataset with its package and bias report, staged as a release.
 
     It is whole in Postgres and warm in Redis, and nobody sees it until its gates have passed and
     it is made current.
@@ -68,6 +68,7 @@ def candidate(
             "newly_loaded": loaded.new,
             "records_in_cache": warmed,
             "report": store.url(content.report_key) if content.report_key else "missing",
+            "package": store.url(content.package["prefix"]) if content.package else "missing",
             "manifest": dg.MetadataValue.json(content.manifest),
         },
         data_version=dg.DataVersion(content.content_hash),

@@ -1,8 +1,8 @@
 """What a release is made of, and how it is staged: records into Postgres, then into Redis.
 
-A release is one dataset with one bias report. Its id comes from its content, so staging again
-after a kill ends in the same release: each step finds what is done and does the rest. Nothing of
-a candidate is visible to the API until it is current.
+A release is one dataset with its package and one bias report. Its id comes from its content, so
+staging again after a kill ends in the same release: each step finds what is done and does the
+rest. Nothing of a candidate is visible to the API until it is current.
 
 The report is copied under a content key, since the audit may write its own again.
 """
@@ -46,7 +46,7 @@ class Content:
 
     Attributes:
         release_id: "r" and 12 digits of the content hash.
-        content_hash: Of dataset, report, gates and the form of the records.
+        content_hash: Of dataset, package, report, gates and the form of the records.
         dataset_hash: The dataset's content hash.
         manifest: All of it, JSON-compatible, without any time.
     """
@@ -62,6 +62,12 @@ class Content:
         key: str | None = self.manifest["report"]["html"]
         return key
 
+    @property
+    def package(self) -> dict[str, str] | None:
+        """Prefix and manifest hash of the dataset's package; None where there is none."""
+        found: dict[str, str] | None = self.manifest["package"]
+        return found
+
 
 def manifest_key(release_id: str) -> str:
     """Bucket key of a release's manifest."""
@@ -71,7 +77,8 @@ def manifest_key(release_id: str) -> str:
 def read_content(bucket: Bucket, dataset_hash: str | None = None) -> Content:
     """Puts a release together from the bucket: the newest dataset's, where none is named.
 
-    A missing report is no error here: the gate `report_is_present` says so.
+    A missing report or package is no error here: `report_is_present` and `package_is_verified`
+    say so.
 
     Raises:
         ReleaseError: There is no such dataset.
@@ -79,10 +86,12 @@ def read_content(bucket: Bucket, dataset_hash: str | None = None) -> Content:
     dataset_hash = dataset_hash or _latest_dataset(bucket)
     dataset = json.loads(_dataset_file(bucket, dataset_hash, "manifest.json"))
     report = {kind: _keep_report(bucket, dataset_hash, kind) for kind in ("html", "json")}
+    package = _package(bucket, dataset_hash)
     gates = [{"name": gate.name, "limit": gate.limit, "unit": gate.unit} for gate in GATES]
     hashed = {
         "format": RECORD_FORMAT,
         "dataset": dataset_hash,
+        "package": package,
         "report": report,  # content keys, so their hashes
         "gates": gates,
     }
@@ -212,6 +221,7 @@ def read_staged(bucket: Bucket, release: Release) -> Staged:
             sets=pq.read_table(sets),
             report_html=_content(bucket, release.manifest["report"]["html"]),
             report_json=_content(bucket, release.manifest["report"]["json"]),
+            package=release.manifest["package"],
         )
 
 
@@ -230,6 +240,14 @@ def result_files(
     bucket.get_file(f"datasets/{release.dataset_hash}/contact_sheet.png", sheet)
     bucket.get_file(release.report_key, report)
     return sheet, report
+
+
+def _package(bucket: Bucket, dataset_hash: str) -> dict[str, str] | None:
+    """Prefix of the dataset's newest package and hash of its manifest, so of all its files."""
+    from cf_lab_assets.counterfactuals.packaging.manifest import find_package
+
+    found = find_package(bucket, dataset_hash)
+    return None if found is None else {"prefix": found.prefix, "sha256": found.sha256}
 
 
 def _latest_dataset(bucket: Bucket) -> str:

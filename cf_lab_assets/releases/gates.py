@@ -85,6 +85,8 @@ class Staged:
         sets: The dataset's sets.
         report_html: None where there is none.
         report_json: None where there is none.
+        package: Prefix of the dataset's package and SHA-256 of its manifest; None where there is
+            none.
     """
 
     dataset_hash: str
@@ -93,6 +95,7 @@ class Staged:
     sets: pa.Table
     report_html: bytes | None
     report_json: bytes | None
+    package: Mapping[str, str] | None
 
 
 SCHEMA_MATCHES = Gate(
@@ -135,6 +138,14 @@ REPORT_IS_PRESENT = Gate(
     "The bias report is there as HTML and as JSON, both can be parsed and are of this dataset.",
     "both forms of the report",
 )
+PACKAGE_IS_VERIFIED = Gate(
+    "package_is_verified",
+    0,
+    "pictures or files",
+    "The dataset's package is there, each of its files is the one that its manifest names, and "
+    "each picture's Content Credentials are intact and name its pair and its source.",
+    "a picture without provenance must not leave the lab",
+)
 
 GATES = (
     SCHEMA_MATCHES,
@@ -142,6 +153,7 @@ GATES = (
     NO_HASH_MISMATCH,
     QUALITY_IS_ABOVE_FLOOR,
     REPORT_IS_PRESENT,
+    PACKAGE_IS_VERIFIED,
 )
 
 
@@ -161,6 +173,7 @@ def evaluate(
         NO_HASH_MISMATCH: lambda: no_hash_mismatch(staged, read, content_hash),
         QUALITY_IS_ABOVE_FLOOR: lambda: quality_is_above_floor(staged),
         REPORT_IS_PRESENT: lambda: report_is_present(staged),
+        PACKAGE_IS_VERIFIED: lambda: package_is_verified(staged, read),
     }
     return [_judged(gate, judges[gate]) for gate in GATES]
 
@@ -390,3 +403,28 @@ def _json_fault(data: bytes | None, dataset_hash: str) -> str | None:
     except (ValueError, LookupError, TypeError):
         return "report.json is not a report's JSON"
     return None if named == dataset_hash else f"report.json is of dataset {str(named)[:12]}"
+
+
+def package_is_verified(staged: Staged, read: Callable[[str], bytes]) -> GateResult:
+    """The package that the release names, read back whole."""
+    from cf_lab_assets.counterfactuals.packaging.manifest import MANIFEST, parse_manifest
+    from cf_lab_assets.counterfactuals.packaging.verification import verify_package
+
+    remedy = "materialise counterfactuals/package, then releases/candidate"
+    if staged.package is None:
+        return _result(PACKAGE_IS_VERIFIED, 1, False, f"there is no package: {remedy}")
+    prefix = staged.package["prefix"]
+    data = read(f"{prefix}/{MANIFEST}")
+    if hashlib.sha256(data).hexdigest() != staged.package["sha256"]:
+        fault = f"{prefix}/{MANIFEST} is not the one that the release names"
+        return _counted(PACKAGE_IS_VERIFIED, [fault], "", remedy)
+    manifest = parse_manifest(data)
+    if manifest["dataset"] != staged.dataset_hash:
+        return _counted(PACKAGE_IS_VERIFIED, ["it is of another dataset"], "", remedy)
+    found = verify_package(lambda path: read(f"{prefix}/{path}"), manifest)
+    return _counted(
+        PACKAGE_IS_VERIFIED,
+        found.faults,
+        f"{found.count} pictures in {len(manifest['files'])} files",
+        remedy,
+    )

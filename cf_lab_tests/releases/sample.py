@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from PIL import Image
 
 from cf_lab_assets.counterfactuals import tables
 from cf_lab_assets.counterfactuals.dataset import dataset_content_hash
+from cf_lab_assets.counterfactuals.packaging.build import build_package
+from cf_lab_assets.counterfactuals.packaging.manifest import Package
 from cf_lab_resources.bucket import Bucket
+from cf_lab_resources.credentials.home_key import home_test_key
+from cf_lab_resources.publication import Publication
 
 Rows = list[dict[str, Any]]
 
@@ -26,6 +33,18 @@ def png(seed: str) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), (digest[0], digest[1], digest[2])).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+@functools.cache
+def publication() -> Publication:
+    """One test key for all packages of a test process."""
+    with TemporaryDirectory() as folder:
+        return Publication(home_test_key(Path(folder) / "signing"), None, None)
+
+
+def write_package(bucket: Bucket, dataset_hash: str) -> Package:
+    """Packages a dataset as the lab's asset does."""
+    return build_package(bucket, dataset_hash, publication())
 
 
 def sample_rows(bucket: Bucket, sources: int = 4, cits: float = 0.8) -> tuple[Rows, Rows]:
@@ -67,7 +86,9 @@ def sample_rows(bucket: Bucket, sources: int = 4, cits: float = 0.8) -> tuple[Ro
                         "sim_img": 0.9,
                         "preservation": 0.95,
                         "cits": cits,
+                        "edit_id": f"{set_id}-{value}",
                         "draw": 0,
+                        "noise_seed": number,
                     }
                 )
             sets.append(
@@ -92,8 +113,9 @@ def write_dataset(
     cits: float = 0.8,
     spoil: Callable[[Rows, Rows], None] = lambda pairs, sets: None,
     report: bool = True,
+    package: bool = True,
 ) -> str:
-    """Writes dataset and report as the lab's assets do, and returns the dataset's hash.
+    """Writes dataset, package and report as the lab's assets do, and returns the dataset's hash.
 
     Args:
         bucket: where to.
@@ -101,6 +123,7 @@ def write_dataset(
         cits: of every pair.
         spoil: changes the rows before they are written.
         report: whether to write a report too.
+        package: whether to write a package too.
     """
     pairs, sets = sample_rows(bucket, sources, cits)
     spoil(pairs, sets)
@@ -124,6 +147,8 @@ def write_dataset(
     bucket.put_bytes(f"{prefix}/contact_sheet.png", png("sheet"))
     bucket.put_bytes(f"{prefix}/manifest.json", json.dumps(manifest).encode())
     bucket.put_bytes("datasets/latest.json", json.dumps({"content_hash": content_hash}).encode())
+    if package:
+        write_package(bucket, content_hash)
     if report:
         write_report(bucket, content_hash)
     return content_hash

@@ -10,7 +10,7 @@ import pytest
 
 from cf_lab_assets.counterfactuals import tables
 from cf_lab_assets.counterfactuals.dataset import dataset_content_hash
-from cf_lab_assets.releases import gates
+from cf_lab_assets.releases import candidate, gates
 from cf_lab_assets.releases.gates import GateResult, Staged
 from cf_lab_resources.bucket import Bucket, BucketError
 from cf_lab_tests.releases.sample import Rows, write_dataset
@@ -27,6 +27,7 @@ def read(bucket: Bucket, dataset_hash: str) -> Staged:
         sets=tables.from_bytes(bucket.get_bytes(f"{prefix}/sets.parquet")),
         report_html=bucket.get_bytes(f"{report}.html"),
         report_json=bucket.get_bytes(f"{report}.json"),
+        package=candidate.read_content(bucket, dataset_hash).package,
     )
 
 
@@ -44,13 +45,14 @@ def good(bucket: Bucket) -> Staged:
     return read(bucket, write_dataset(bucket))
 
 
-def test_the_gates_are_these_five() -> None:
+def test_the_gates_are_these_six() -> None:
     assert [gate.name for gate in gates.GATES] == [
         "schema_matches",
         "every_set_is_complete",
         "no_hash_mismatch",
         "quality_is_above_floor",
         "report_is_present",
+        "package_is_verified",
     ]
     for gate in gates.GATES:
         assert gate.unit
@@ -64,6 +66,7 @@ def test_every_gate_passes_on_a_good_release(bucket: Bucket, good: Staged) -> No
     assert all(result.passed for result in results.values())
     assert results["no_hash_mismatch"].detail == "24 pictures and the dataset"
     assert results["quality_is_above_floor"].measured == pytest.approx(0.8)
+    assert results["package_is_verified"].detail == "20 pictures in 9 files"
     with pytest.raises(dataclasses.FrozenInstanceError):
         results["schema_matches"].passed = False  # type: ignore[misc]
 
@@ -216,6 +219,31 @@ def test_a_missing_or_foreign_report_is_found(
     result = judge(bucket, dataclasses.replace(good, **change))["report_is_present"]
     assert (result.passed, result.measured) == (False, 1)
     assert says in result.detail
+
+
+def test_a_release_without_its_package_is_found(bucket: Bucket, good: Staged) -> None:
+    result = judge(bucket, dataclasses.replace(good, package=None))["package_is_verified"]
+    assert (result.passed, result.measured) == (False, 1)
+    assert "materialise counterfactuals/package" in result.detail
+
+
+def test_a_package_that_was_changed_or_exchanged_is_found(bucket: Bucket, good: Staged) -> None:
+    assert good.package is not None
+    key = f"{good.package['prefix']}/shards/test-000000.tar"
+    tar = bucket.get_bytes(key)
+    bucket.put_bytes(key, tar[:700] + bytes([tar[700] ^ 1]) + tar[701:])
+    result = judge(bucket, good)["package_is_verified"]
+    assert not result.passed
+    assert "shards/test-000000.tar is not the file that the manifest names" in result.detail
+    other = read(bucket, write_dataset(bucket, sources=3))
+    swapped = dataclasses.replace(good, package=other.package)
+    assert "of another dataset" in judge(bucket, swapped)["package_is_verified"].detail
+    key = f"{good.package['prefix']}/manifest.json"
+    bucket.put_bytes(key, bucket.get_bytes(key) + b" ")
+    result = judge(bucket, good)["package_is_verified"]
+    assert "not the one that the release names" in result.detail
+    bucket.delete([key])
+    assert judge(bucket, good)["package_is_verified"].measured is None
 
 
 def test_a_gate_that_can_not_be_measured_has_failed(bucket: Bucket, good: Staged) -> None:

@@ -30,6 +30,10 @@ def test_what_is_set_is_taken(tmp_path: Path) -> None:
         "CF_LAB_REDIS_URL": "rediss://:p@cache:6380/2",
         "CF_LAB_BUCKET": "s3://lab/prod",
         "CF_LAB_BACKUP": "s3://elsewhere/lab",
+        "CF_LAB_C2PA_KEY": "/secrets/key.pem",
+        "CF_LAB_C2PA_CERTIFICATE": "chain.pem",
+        "CF_LAB_DATASET_LICENSE": "CC-BY-4.0",
+        "CF_LAB_DATASET_PUBLISHER": "Example L\u00e4b",
     }
     settings = Settings.from_env(environ)
     assert settings == Settings(
@@ -39,6 +43,10 @@ def test_what_is_set_is_taken(tmp_path: Path) -> None:
         bucket_url="s3://lab/prod",
         dagster_postgres_url=environ["CF_LAB_DAGSTER_POSTGRES_URL"],
         backup_url="s3://elsewhere/lab",
+        c2pa_key=Path("/secrets/key.pem"),
+        c2pa_certificate=Path("chain.pem").absolute(),
+        dataset_license="CC-BY-4.0",
+        dataset_publisher="Example L\u00e4b",
     )
     assert settings.bucket == "s3://lab/prod"
     assert settings.backup == "s3://elsewhere/lab"
@@ -48,6 +56,13 @@ def test_an_empty_variable_counts_as_not_set() -> None:
     assert Settings.from_env({"CF_LAB_REDIS_URL": "", "CF_LAB_BUCKET": "  "}) == Settings.from_env(
         {}
     )
+
+
+@pytest.mark.parametrize("value", ["two\nlines", "a\x07bell", "\u202edrawkcab", "x" * 201])
+@pytest.mark.parametrize("variable", ["CF_LAB_DATASET_LICENSE", "CF_LAB_DATASET_PUBLISHER"])
+def test_what_a_package_says_of_its_publisher_is_one_line(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"{variable}: it must be one line"):
+        Settings.from_env({variable: value})
 
 
 @pytest.mark.parametrize("url", ["unix:///run/redis.sock", "redis://h", "redis://:p%40@h:1/0"])

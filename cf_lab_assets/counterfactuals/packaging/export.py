@@ -1,0 +1,102 @@
+"""Taking a package out of the bucket into a folder, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cf_lab_assets.counterfactuals.packaging.manifest import (
+    MANIFEST,
+    Package,
+    PackageError,
+    find_package,
+    read_package,
+)
+
+if TYPE_CHECKING:
+    from cf_lab_resources.bucket import Bucket
+    from cf_lab_resources.catalog import Catalog
+
+
+def choose_package(
+    bucket: Bucket, catalog: Catalog, release_id: str | None, dataset_hash: str | None
+) -> Package:
+    """The package of a dataset, else of a release, else of the current release.
+
+    Raises:
+        PackageError: There is no such dataset, release or package.
+    """
+    if dataset_hash:
+        found = find_package(bucket, dataset_hash)
+        missing = f"there is no package of dataset {dataset_hash!r}"
+    else:
+        release = catalog.get_release(release_id) if release_id else catalog.current_release()
+        if release is None:
+            wanted = f"release {release_id!r}" if release_id else "current release"
+            raise PackageError(f"there is no {wanted}; see `cf-lab release list`")
+        named = release.manifest.get("package") or {}
+        found = read_package(bucket, named["prefix"]) if named else None
+        if found is not None and found.sha256 != named["sha256"]:
+            found = None
+        missing = f"the package of release {release.release_id} is not in the bucket"
+    if found is None:
+        raise PackageError(
+            f"{missing}; restore it from a backup, or materialise counterfactuals/package"
+        )
+    return found
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        PackageError: It is there and is no empty folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PackageError(f"{folder} is there and is not empty; name a folder that is not there")
+
+
+def export_package(
+    bucket: Bucket,
+    package: Package,
+    folder: Path,
+    advance: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Write a package's files to a folder; each is compared with the manifest.
+
+    Args:
+        bucket: holds the package.
+        package: from `find_package` or `read_package`.
+        folder: is made; an empty one may be there.
+        advance: gets the bytes of each file once it is written.
+
+    Raises:
+        PackageError: The folder is not empty, or a file is not the one that the manifest names.
+    """
+    check_free(folder)
+    staged = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    try:
+        for file in package.manifest["files"]:
+            path = staged / file["path"]
+            bucket.get_file(f"{package.prefix}/{file['path']}", path)
+            with path.open("rb") as written:
+                digest = hashlib.file_digest(written, "sha256").hexdigest()
+            if digest != file["sha256"]:
+                raise PackageError(
+                    f"{package.prefix}/{file['path']} is damaged; restore the bucket from a "
+                    "backup, or delete it and materialise counterfactuals/package again"
+                )
+            advance(file["bytes"])
+        (staged / MANIFEST).write_text(json.dumps(package.manifest, indent=1))
+        if folder.exists():
+            folder.rmdir()
+        staged.rename(folder)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise

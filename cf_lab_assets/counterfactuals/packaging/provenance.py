@@ -1,0 +1,160 @@
+"""What is claimed of a packaged picture: in its Content Credentials, and in the sidecar.
+
+A packaged picture is a source picture that an editor drew again, so the credentials open the
+source and edit it. By IPTC's vocabulary of digital source types that is
+`compositeWithTrainedAlgorithmicMedia`, edited with generative AI, also where the source is
+itself a drawing by an algorithm: the lab knows how it edited, not how a source came to be.
+Source pictures are passed on as they came, unsigned: the lab did not make them.
+
+Attribute values are what the editor was asked for, so they stand in the sidecar and the rows as
+prompted values. The credentials carry hashes, seeds and the instruction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from cf_lab_resources import __version__
+from cf_lab_resources.credentials.pictures import Verdict
+
+EDITED = "c2pa.edited"
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+# Whoever trains on an audit's pictures can no longer be audited with them; everything else is up
+# to the licence.
+TRAINING_MINING = {
+    "cawg.ai_training": {"use": "notAllowed"},
+    "cawg.ai_generative_training": {"use": "notAllowed"},
+    "cawg.ai_inference": {"use": "allowed"},
+    "cawg.data_mining": {"use": "allowed"},
+}
+# Entity-specific names of parameters; C2PA leaves the map open.
+PAIR_ID, PICTURE_SHA256, SOURCE_SHA256 = (
+    f"cf_lab.{name}" for name in ("pair_id", "image_sha256", "source_image_sha256")
+)
+
+
+def credentials(row: Mapping[str, Any], editor: Mapping[str, Any]) -> dict[str, Any]:
+    """c2pa's manifest definition of a pair's picture.
+
+    Args:
+        row: of the dataset's pairs.
+        editor: name and hash of the model that drew it, and what else is known of it.
+    """
+    return {
+        "title": f"{row['pair_id']}.png",
+        "assertions": [
+            {
+                "label": "c2pa.actions.v2",
+                "data": {
+                    "actions": [
+                        {
+                            "action": EDITED,
+                            "description": row["instruction"],
+                            "digitalSourceType": SOURCE_TYPE,
+                            "softwareAgent": _agent(editor),
+                            "parameters": _parameters(row),
+                        }
+                    ]
+                },
+            },
+            {"label": "cawg.training-mining", "data": {"entries": TRAINING_MINING}},
+        ],
+    }
+
+
+def _agent(editor: Mapping[str, Any]) -> dict[str, str]:
+    found = {"name": editor.get("name", "unknown editor"), "version": editor.get("sha256")}
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def _parameters(row: Mapping[str, Any]) -> dict[str, Any]:
+    found = {
+        PAIR_ID: row["pair_id"],
+        PICTURE_SHA256: row["image_sha256"],
+        SOURCE_SHA256: row["source_image_sha256"],
+        "cf_lab.edit_id": row["edit_id"],
+        "cf_lab.draw": row["draw"],
+        "cf_lab.noise_seed": row["noise_seed"],
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def source_title(row: Mapping[str, Any]) -> str:
+    """What a source is called as an ingredient; its hash, as it has no other name."""
+    return f"{row['source_image_sha256']}.png"
+
+
+def contradictions(verdict: Verdict, row: Mapping[str, Any]) -> list[str]:
+    """Where intact credentials do not say what they must of a row's picture."""
+    edit = verdict.action(EDITED)
+    said = edit.get("parameters", {})
+    faults = [
+        f"the credentials are of {name} {said.get(key)!r}"
+        for name, key, value in (
+            ("pair", PAIR_ID, row["pair_id"]),
+            ("picture", PICTURE_SHA256, row["image_sha256"]),
+            ("source", SOURCE_SHA256, row["source_image_sha256"]),
+        )
+        if said.get(key) != value
+    ]
+    if verdict.parents != [source_title(row)]:
+        faults.append(f"the source is not their one parent: {verdict.parents}")
+    if edit.get("digitalSourceType") != SOURCE_TYPE:
+        faults.append("they do not say that the picture was edited with generative AI")
+    return faults
+
+
+def sidecar(
+    row: Mapping[str, Any], manifest: Mapping[str, Any], file: str, signed_sha256: str
+) -> dict[str, Any]:
+    """A picture's provenance as one JSON-compatible record.
+
+    Args:
+        row: of the dataset's pairs.
+        manifest: the dataset's.
+        file: which Parquet file of the package holds the picture.
+        signed_sha256: of the picture with its credentials.
+    """
+    scores = ("sim_0", "sim_1", "sim_dir", "sim_img", "preservation", "cits")
+    return {
+        "pair_id": row["pair_id"],
+        "set_id": row["set_id"],
+        "file": file,
+        "signed_sha256": signed_sha256,
+        "image_sha256": row["image_sha256"],
+        "source": {
+            "source_id": row["source_id"],
+            "image_sha256": row["source_image_sha256"],
+            "caption": row["source_caption"],
+            "batch": row["batch"],
+            "batch_sha256": manifest["batches"].get(row["batch"]),
+        },
+        "edit": {
+            name: row[name]
+            for name in (
+                "edit_id",
+                "attribute",
+                "value",
+                "values",
+                "is_placebo",
+                "caption",
+                "instruction",
+                "explanation",
+            )
+        },
+        "draw": row["draw"],
+        "noise_seed": row["noise_seed"],
+        "digital_source_type": SOURCE_TYPE,
+        "models": manifest["models"],
+        "settings": manifest["config"]["settings"].get(row["batch"]),
+        "scores": {name: number(row[name]) for name in scores},
+        "dataset": manifest["content_hash"],
+        "lab_version": __version__,
+    }
+
+
+def number(value: float | None) -> float | None:
+    """A score as JSON has it: float32 has seven digits, and NaN is no JSON."""
+    return None if value is None or math.isnan(value) else round(value, 6)

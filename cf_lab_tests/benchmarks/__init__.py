@@ -1,0 +1,1 @@
+"""Measurements against peers, each a module to run; no tests."""

@@ -9,7 +9,6 @@ will, with little risk, not overshoot the cell's quota. What can't be met is rep
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -128,7 +127,7 @@ class Sampler:
     """What is wanted of each cell and what came of it so far; all arrays have shape (cells,).
 
     The whole state is in the fields, and `next_round` depends on nothing else: a sampler that was
-    written by `to_json` and read back goes on as the one that was not.
+    written by `as_dict` and read back goes on as the one that was not.
 
     Attributes:
         quota: accepted sets that are wanted.
@@ -224,19 +223,16 @@ class Sampler:
                 found.append(BUDGET_SPENT if spent else OPEN)
         return found
 
-    def to_json(self) -> str:
-        """The whole state."""
-        return json.dumps(
-            {
-                name: value.tolist() if isinstance(value, np.ndarray) else value
-                for name, value in vars(self).items()
-            }
-        )
+    def as_dict(self) -> dict[str, Any]:
+        """The whole state, JSON-compatible."""
+        return {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in vars(self).items()
+        }
 
     @classmethod
-    def from_json(cls, text: str) -> Sampler:
-        """The inverse of `to_json`."""
-        stored: dict[str, Any] = json.loads(text)
+    def from_dict(cls, stored: Mapping[str, Any]) -> Sampler:
+        """The inverse of `as_dict`."""
         kinds = {"seen_drawn": np.float64, "seen_accepted": np.float64}
         return cls(
             **{

@@ -177,6 +177,39 @@ def sample(
     print(f"{count} portraits in {folder}")
 
 
+@app.command("rewrite")
+def rewrite_captions(
+    attribute: Annotated[
+        list[str], typer.Option(help="Attributes, by comma or repeated; several are intersected.")
+    ],
+    to: Annotated[
+        list[str] | None, typer.Option(help="Values to rewrite to, by comma; all of them.")
+    ] = None,
+    template: Annotated[
+        str, typer.Option(help="Of insertions: adjective, or relative ('a woman who is a doctor').")
+    ] = "adjective",
+    taxonomy: Annotated[
+        Path | None, typer.Option(help="Your own file, laid over the lab's; CF_LAB_TAXONOMY.")
+    ] = None,
+) -> None:
+    """Rewrite captions from standard input, lines or JSON lines, to JSON lines."""
+    from cf_lab_assets.counterfactuals.caption_lines import rewrite_lines, targets
+    from cf_lab_assets.counterfactuals.rewrite import TEMPLATES, Rewriter
+    from cf_lab_assets.counterfactuals.taxonomy import default_taxonomy, load_taxonomy
+
+    if template not in TEMPLATES:
+        raise LabError(f"--template {template!r}: use one of {', '.join(TEMPLATES)}")
+    words = load_taxonomy(taxonomy) if taxonomy else default_taxonomy()
+    wanted = targets(words, _by_comma(attribute), _by_comma(to or []))
+    rewriter = Rewriter(words, template)
+    for line in rewrite_lines(sys.stdin.buffer, rewriter, wanted):
+        sys.stdout.buffer.write(line + b"\n")
+
+
+def _by_comma(texts: list[str]) -> list[str]:
+    return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+
+
 @app.command()
 def lookup(
     pair_id: Annotated[str, typer.Argument(help="A pair's or a set's id.")],

@@ -20,6 +20,7 @@ DAGSTER_POSTGRES_VARIABLE = "CF_LAB_DAGSTER_POSTGRES_URL"
 REDIS_VARIABLE = "CF_LAB_REDIS_URL"
 BUCKET_VARIABLE = "CF_LAB_BUCKET"
 BACKUP_VARIABLE = "CF_LAB_BACKUP"
+TAXONOMY_VARIABLE = "CF_LAB_TAXONOMY"
 
 DEFAULT_HOME = ".cf_lab"
 
@@ -52,6 +53,7 @@ class Settings:
         bucket_url: `file://`, `s3://` or `memory://` URL of the object store.
         dagster_postgres_url: libpq URL of Dagster's own database.
         backup_url: `file://` or `s3://` URL of the second place, where backups go.
+        taxonomy: A user's own taxonomy file, laid over the lab's.
     """
 
     home: Path
@@ -60,6 +62,7 @@ class Settings:
     bucket_url: str | None = None
     dagster_postgres_url: str | None = None
     backup_url: str | None = None
+    taxonomy: Path | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -88,6 +91,7 @@ class Settings:
             ),
             backup_url=_bucket_url(BACKUP_VARIABLE, value(BACKUP_VARIABLE), ("file", "s3"))
             or _folder_url(home / "backups"),
+            taxonomy=_file(TAXONOMY_VARIABLE, value(TAXONOMY_VARIABLE)),
         )
 
     @property
@@ -140,6 +144,15 @@ class Settings:
         }
         shown = "".join(f", {name}={redact(url)!r}" for name, url in urls.items() if url)
         return f"Settings(home={str(self.home)!r}{shown})"
+
+
+def _file(variable: str, value: str | None) -> Path | None:
+    if value is None:
+        return None
+    path = Path(value).expanduser().absolute()
+    if not path.is_file():
+        raise SettingsError(f"{variable}: there is no file {path}; name one or unset it.")
+    return path
 
 
 def _folder_url(folder: Path) -> str:

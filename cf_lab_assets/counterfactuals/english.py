@@ -1,0 +1,245 @@
+"""English grammar that rewriting needs: articles, the parts of pronouns, and verbs that agree.
+
+Each function says what it is sure of and gives None, or raises `Unsure`, otherwise. Its word
+lists are of closed classes and of irregular forms; words for people are in the taxonomy.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+DETERMINERS = frozenset(
+    "a an the this that these those each every some any no another one two three four five six "
+    "seven eight nine ten several many few both all most more such what which whose half".split()
+)
+POSSESSIVES = frozenset("my your his her its our their whose".split())
+PREPOSITIONS = frozenset(
+    "about above across after against along alongside amid among around as at before behind below "
+    "beneath beside besides between beyond by despite down during for from in inside into like "
+    "near of off on onto opposite out outside over past per since through throughout till to "
+    "toward towards under until up upon via with within without than".split()
+)
+CONJUNCTIONS = frozenset(
+    "and or but nor so yet because although though while when whenever where wherever whereas if "
+    "unless until once that whether how why who whom which what then".split()
+)
+BE = frozenset("am is are was were be been being isn't aren't wasn't weren't 's 're".split())
+HAVE = frozenset("has have had having hasn't haven't hadn't".split())
+DO = frozenset("do does did don't doesn't didn't".split())
+MODALS = frozenset(
+    "can could will would shall should may might must can't cannot couldn't won't wouldn't "
+    "shouldn't mustn't 'd 'll".split()
+)
+PERSONAL = frozenset("i you he she it we they me him us them myself yourself itself".split())
+NEGATION = frozenset("not never n't".split())
+FUNCTION_WORDS = (
+    DETERMINERS | POSSESSIVES | PREPOSITIONS | CONJUNCTIONS | BE | HAVE | DO | MODALS | PERSONAL
+    | NEGATION
+)
+ADVERBS = frozenset(
+    "also always never often just really still usually sometimes only once now then soon even "
+    "almost quite very too again already seldom rarely better well instead anywhere everywhere "
+    "somewhere here there tomorrow today tonight yesterday later together alone away back home "
+    "anymore afterwards forever far ever".split()
+)
+# Adjectives that complete an object: "keep her safe".
+COMPLEMENTS = frozenset(
+    "safe happy angry sad warm cold busy awake alone right wrong bad good well comfortable calm "
+    "quiet nervous proud sick tired alive dead guilty innocent ready responsible free afraid less "
+    "more famous rich poor pregnant mad crazy upset jealous late lucky laugh cry smile unconscious "
+    "attractive beautiful interesting boring unhappy uncomfortable dangerous".split()
+)
+# Verbs after which an object is completed by an adjective ("kept her safe") ...
+COMPLETING = frozenset(
+    "make makes made making keep keeps kept keeping find finds found finding prove proves proved "
+    "proving leave leaves left leaving consider considers considered treat treats treated treating "
+    "drive drove call called calls feel felt".split()
+)
+# ... or by a bare infinitive ("helped her do it").
+INFINITIVE_AFTER = frozenset(
+    "make makes made making let lets letting help helps helped helping see sees saw seen seeing "
+    "hear hears heard hearing watch watches watched watching ask asks asked".split()
+)
+# Verbs that want a recipient: before a noun without article, "her" is that recipient unless
+# another one follows.
+DITRANSITIVES = frozenset(
+    "give gives gave given giving hand hands handed handing offer offers offered offering wish "
+    "wishes wished wishing provide provides provided providing tell tells told telling charge "
+    "charges charged pay pays paid owe owes owed lend lends lent grant grants granted award awards "
+    "awarded deny denies denied".split()
+)
+# Verbs of motion, after which "home" and "back" are adverbs.
+MOTION = frozenset(
+    "drive drives drove take takes took send sends sent bring brings brought follow follows "
+    "followed walk walks walked call calls called pay pays paid see saw invite invites invited "
+    "want wants wanted push pushed pull pulled hold held carry carried lead led".split()
+)
+# Base forms that follow an object or "they"; few of them are nouns as well, and where one is,
+# what follows decides.
+BASE_VERBS = frozenset(
+    "accept add admit agree allow appear apply argue arrive ask attend avoid bake become begin "
+    "believe belong bring build buy carry catch choose clean climb close come cook cry cut dance "
+    "decide deliver describe die do draw dress drink drive eat enjoy enter explain fall feel fight "
+    "fill find finish fix fly follow forget get give go grow happen hate have hear help hide hit "
+    "hold hope hug identify jump keep kick kneel know laugh lead lean learn leave let lie lift "
+    "like listen live look lose love make mean meet move need offer open order owe own pack paint pass pay "
+    "perform pick play point pose pour prefer prepare present press promise pull push put raise "
+    "reach read receive refuse remember repair report rest ride rise run save say see seem sell "
+    "send serve set settle sew shake share shout show sign sing sit sleep smell smile smoke speak "
+    "spend stand stare start stay steal stop study surf swim take talk taste teach tell thank "
+    "think throw touch travel treat trust try turn type understand use visit wait walk want wash "
+    "watch wave wear weld win wish wonder work worry write yell".split()
+)
+IRREGULAR_PAST = frozenset(
+    "ate became began blew bought broke brought built came caught chose did drank drew drove fell "
+    "felt fled flew forgot fought found froze gave got grew had heard held hid kept knew laid led "
+    "left lent lost made meant met paid ran rode rose said sang sat saw sent shook shot slept sold "
+    "spent spoke stole stood swam taught thought threw told took tore understood went woke won "
+    "wore wrote was were been gone done".split()
+)
+SAME_IN_PAST = frozenset("read cut put let hit set cost hurt shut bet quit spread".split())
+
+_TO_PLURAL = {
+    "is": "are", "was": "were", "has": "have", "does": "do", "isn't": "aren't",
+    "wasn't": "weren't", "hasn't": "haven't", "doesn't": "don't", "goes": "go", "dies": "die",
+    "lies": "lie", "ties": "tie", "'s": "'re",
+}  # fmt: skip
+_TO_SINGULAR = {plural: singular for singular, plural in _TO_PLURAL.items() if plural != "'re"}
+_TO_SINGULAR["'re"] = "'s"
+_NO_THIRD_PERSON = frozenset("always perhaps besides sometimes afterwards this thus less yes".split())
+
+
+class Unsure(Exception):
+    """The grammar of a place can't be told surely; the message is for people."""
+
+
+@functools.cache
+def _inflect() -> Any:
+    import inflect
+
+    return inflect.engine()
+
+
+@functools.lru_cache(maxsize=4096)
+def article(word: str) -> str:
+    """"a" or "an", by how the word sounds."""
+    return str(_inflect().a(word)).split(" ", 1)[0]
+
+
+def is_third_person(word: str) -> bool:
+    """Whether a word can be a verb in the third person singular present, from its form alone."""
+    return word in _TO_PLURAL or (
+        word.endswith("s") and len(word) > 2 and not word.endswith(("ss", "us", "'s"))
+        and word not in _NO_THIRD_PERSON
+    )  # fmt: skip
+
+
+def plural_verb(verb: str) -> str:
+    """The form that agrees with "they"; verbs that do not change are returned as they are."""
+    if verb in _TO_PLURAL:
+        return _TO_PLURAL[verb]
+    if not is_third_person(verb):
+        return verb
+    if verb.endswith("ies") and len(verb) > 4:
+        return verb[:-3] + "y"
+    if verb.endswith(("sses", "shes", "ches", "xes", "zzes", "oes")):
+        return verb[:-2]
+    return verb[:-1]
+
+
+def singular_verb(verb: str) -> str:
+    """The form that agrees with "she"; the inverse of `plural_verb`.
+
+    Raises:
+        Unsure: the word can be present or past, or is no verb that is known.
+    """
+    if verb in _TO_SINGULAR:
+        return _TO_SINGULAR[verb]
+    if verb in MODALS or verb in HAVE or verb in DO or verb in IRREGULAR_PAST:
+        return verb
+    if verb.endswith("ed") and verb not in ("need", "feed", "speed", "breed", "shed", "weed"):
+        return verb
+    if verb not in BASE_VERBS or verb in SAME_IN_PAST:
+        raise Unsure(f"whether {verb!r} is a verb in the present can't be told")
+    if verb.endswith("y") and verb[-2] not in "aeiou":
+        return verb[:-1] + "ies"
+    if verb.endswith(("ss", "sh", "ch", "x", "zz", "o")):
+        return verb + "es"
+    return verb + "s"
+
+
+def role_of_her(words: Sequence[str], at: int, ends: bool) -> str:
+    """What "her" is at a place: ``object`` ("sees her") or ``determiner`` ("her hat").
+
+    Args:
+        words: the sentence's words in lower case.
+        at: where "her" stands.
+        ends: whether a stop follows it, or nothing.
+
+    Raises:
+        Unsure: it can be either.
+    """
+    after = list(words[at + 1 : at + 4]) if not ends else []
+    before = words[at - 1] if at else ""
+    if not after or after[0] in _AFTER_OBJECT:
+        return "object"
+    follower, beyond = after[0], after[1] if len(after) > 1 else ""
+    if follower in ("home", "back"):
+        return "object" if before in MOTION else "determiner"
+    if follower in ADVERBS or follower.endswith("ly"):
+        adverbial = not beyond or beyond in FUNCTION_WORDS or follower in ADVERBS
+        return "object" if adverbial else "determiner"
+    if before in DITRANSITIVES:
+        return _recipient_or_owner(words, at)
+    completed = not beyond or beyond in FUNCTION_WORDS or follower in _DEGREE
+    if completed and (
+        follower in _DEGREE or (before in COMPLETING and follower in COMPLEMENTS)
+    ):  # fmt: skip
+        return "object"
+    return _doer_or_owner(follower, beyond) if before in INFINITIVE_AFTER else "determiner"
+
+
+_AFTER_OBJECT = (
+    (PREPOSITIONS | CONJUNCTIONS | DETERMINERS | BE | DO | HAVE | MODALS | PERSONAL | NEGATION)
+    - {"past", "inside", "outside", "like", "one", "two", "three", "four", "five", "six", "seven",
+       "eight", "nine", "ten", "many", "few", "half", "most", "more"}
+) | {"her", "his", "my", "your", "their", "our"}  # fmt: skip
+
+
+def _recipient_or_owner(words: Sequence[str], at: int) -> str:
+    """After "gave": "gave her money" is a recipient, "gave her money to them" an owner."""
+    rest = words[at + 2 :]
+    if "to" in rest or "for" in rest or "away" in rest:
+        raise Unsure("whether 'her' is the recipient or the owner can't be told")
+    return "object"
+
+
+def _doer_or_owner(follower: str, beyond: str) -> str:
+    """After "helped": "helped her do it", or "helped her friend"."""
+    if follower in _NOUNS_TOO and (not beyond or beyond in PREPOSITIONS):
+        raise Unsure(f"whether 'her {follower}' is one thing can't be told")
+    if follower in BASE_VERBS:
+        as_verb = not beyond or beyond in DETERMINERS | POSSESSIVES | PREPOSITIONS | PERSONAL
+        return "object" if as_verb else "determiner"
+    if follower in COMPLEMENTS and not beyond:
+        return "object"
+    # "helped her identify a mistake": no noun stands right before "a".
+    return "object" if beyond in DETERMINERS else "determiner"
+
+
+_NOUNS_TOO = frozenset("smile work watch dance walk talk play report love laugh cry study".split())
+_DEGREE = frozenset({"less", "more"})
+
+
+def role_of_his(words: Sequence[str], at: int, ends: bool) -> str:
+    """What "his" is at a place: ``determiner`` ("his hat") or ``possessive`` ("a hat of his")."""
+    if ends or at + 1 >= len(words):
+        return "possessive"
+    follower = words[at + 1]
+    standing_alone = PREPOSITIONS | CONJUNCTIONS | BE | HAVE | DO | MODALS
+    return "possessive" if follower in standing_alone - _BEFORE_NOUNS else "determiner"
+
+
+_BEFORE_NOUNS = frozenset({"past", "inside", "outside", "like", "near", "down", "up", "off"})

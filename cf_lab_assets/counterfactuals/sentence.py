@@ -1,0 +1,472 @@
+"""What a caption says of people: who is in it, and where it names an attribute's value.
+
+`read` finds the words of the taxonomy and puts them together to people: a noun with the
+adjectives before it, titles, phrases behind it, and other nouns for the same person ("a woman
+who is a doctor", "the woman"). Pronouns are found here and given to people in `rewrite`.
+
+It reads noun phrases, not sentences: what stands between a determiner and a word for a person.
+That needs no model, is fast, and shows its reasons; where it is not sure it says less.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import NamedTuple
+
+from cf_lab_assets.counterfactuals import english
+from cf_lab_assets.counterfactuals.taxonomy import (
+    NEUTRAL,
+    NO_PARTS,
+    NO_WORD,
+    WORDS,
+    Form,
+    Parts,
+    PronounForm,
+    Taxonomy,
+    Word,
+    is_spelt,
+)
+
+_BREAK = re.compile(r"[^\s\[\]]")
+_FULL_STOP = re.compile(r"[.!?\n]")
+_QUOTED = re.compile(
+    r"\"[^\"]*\"|\u201c[^\u201d]*\u201d|(?<!\w)['\u2018](?!s\b)[^'\u2019]*['\u2019](?!\w)"
+)
+_SURE_ENDING = re.compile(r"(?:ologist|...graphist|...woman|...women|person|people|smith)s?$")
+# Before a capitalised name these are part of it: "Lady Day", "Prince Charming".
+_BEFORE_NAMES = frozenset(
+    "lady king queen prince princess duke duchess sir aunt uncle mother father sister brother "
+    "miss grandma grandpa widow nun monk".split()
+)
+MOST_MODIFIERS = 8
+
+
+class Mention(NamedTuple):
+    """Words that name a value: `words[start:end]`.
+
+    Attributes:
+        form: the taxonomy's.
+        start: its first word.
+        end: one past its last word.
+        attributive: whether it is a noun that stands before another ("a woman doctor").
+    """
+
+    form: Form
+    start: int
+    end: int
+    attributive: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Person:
+    """A person of the caption: `words[start:end]`, the head from `head` on.
+
+    Attributes:
+        related: named by relation to somebody else of the caption ("her son").
+        named: goes by a proper name.
+        neutral: the head's form, where it is one that names no value.
+        known: whether the head is a word of the taxonomy, not one that only looks like it.
+        mentions: by attribute.
+    """
+
+    start: int
+    head: int
+    end: int
+    determiner: int | None
+    plural: bool = False
+    related: bool = False
+    named: bool = False
+    known: bool = True
+    neutral: Form | None = None
+    mentions: dict[str, list[Mention]] = field(default_factory=dict)
+
+    def add(self, mention: Mention) -> None:
+        """Note a mention of this person."""
+        self.mentions.setdefault(mention.form.attribute, []).append(mention)
+
+
+@dataclass(slots=True)
+class Sentence:
+    """A caption, read.
+
+    Attributes:
+        text: the caption.
+        words: as they stand.
+        lower: in lower case.
+        starts, ends: their places in the text.
+        broken: whether a stop or another sign stands before the word.
+        opens: whether a sentence begins with it.
+        shut: whether it is not to be touched: quoted, or of a protected phrase.
+        people: in their order.
+        pronouns: word and form.
+        loose: attributes of which a form stands where it can't be told whose it is.
+    """
+
+    text: str
+    words: list[str]
+    lower: list[str]
+    starts: list[int]
+    ends: list[int]
+    broken: list[bool]
+    opens: list[bool]
+    shut: list[bool]
+    people: list[Person] = field(default_factory=list)
+    pronouns: list[tuple[int, PronounForm]] = field(default_factory=list)
+    loose: set[str] = field(default_factory=set)
+
+    def ends_phrase(self, at: int) -> bool:
+        """Whether nothing follows a word, or a sign does."""
+        return at + 1 >= len(self.words) or self.broken[at + 1]
+
+    def is_bracketed(self, at: int) -> bool:
+        """Whether a word stands in square brackets, which mark the person that is meant."""
+        before, after = self.starts[at] - 1, self.ends[at]
+        return self.text[before : before + 1] == "[" and self.text[after : after + 1] == "]"
+
+    def is_name(self, at: int) -> bool:
+        """Whether a word looks like a proper name where it stands."""
+        word = self.words[at]
+        return word[0].isupper() and not word.isupper() and not self.opens[at]
+
+
+class _Item(NamedTuple):
+    """Words of the taxonomy before it is known what they do."""
+
+    start: int
+    end: int
+    parts: Parts
+    known: bool
+
+    @property
+    def is_modifier(self) -> bool:
+        """Whether it can only stand before a noun."""
+        return self.parts.adjective is not None and self.parts.noun is None
+
+
+def read(caption: str, taxonomy: Taxonomy) -> Sentence:
+    """Read a caption; any text can be read."""
+    sentence = _split(caption)
+    items = _items(sentence, taxonomy)
+    if items:
+        _Reader(sentence, taxonomy, items).run()
+    return sentence
+
+
+def _split(caption: str) -> Sentence:
+    parts = WORDS.split(caption)  # what is between words at even places, words at odd ones
+    places = list(accumulate(map(len, parts)))
+    words, gaps = parts[1::2], parts[:-1:2]
+    lower = "\n".join(words).lower().replace("\u2019", "'").split("\n") if words else []
+    count = len(words)
+    broken, opens, shut = [False] * count, [False] * count, [False] * count
+    if set(gaps[1:]) - {" "}:
+        for index, gap in enumerate(gaps):
+            if gap == " " or not index:
+                continue
+            if not (gap == ". " and lower[index - 1] in _TITLES):
+                broken[index] = bool(_BREAK.search(gap))
+                opens[index] = broken[index] and bool(_FULL_STOP.search(gap))
+    if words:
+        opens[0] = True
+    sentence = Sentence(caption, words, lower, places[:-1:2], places[1::2], broken, opens, shut)
+    if "'" in caption or '"' in caption or "\u201c" in caption or "\u2018" in caption:
+        _shut_quoted(sentence)
+    return sentence
+
+
+def _shut_quoted(sentence: Sentence) -> None:
+    for quoted in _QUOTED.finditer(sentence.text):
+        for index, start in enumerate(sentence.starts):
+            if quoted.start() <= start < quoted.end() - 1:
+                sentence.shut[index] = True
+
+
+_TITLES = frozenset({"mr", "ms", "mrs", "mx", "dr", "st", "prof"})
+
+
+def _matches(sentence: Sentence, at: int, words: tuple[str, ...]) -> bool:
+    """Whether a phrase of several words stands at a place; the first is known to."""
+    end = at + len(words)
+    return (
+        sentence.lower[at + 1 : at + 2] == [words[1]]
+        and tuple(sentence.lower[at:end]) == words
+        and not any(sentence.broken[at + 1 : end])
+        and not any(sentence.shut[at:end])
+    )
+
+
+def _items(sentence: Sentence, taxonomy: Taxonomy) -> list[_Item]:
+    known = [
+        (index, word)
+        for index, word in enumerate(map(taxonomy.word, sentence.words))
+        if word is not NO_WORD
+    ]
+    for index, word in known:
+        sentence.shut[index] = sentence.shut[index] or word.shut
+        for words in word.protected:
+            if _matches(sentence, index, words):
+                sentence.shut[index : index + len(words)] = [True] * len(words)
+                break
+    items: list[_Item] = []
+    free = 0  # the first word that no item has taken
+    for index, word in known:
+        if index < free or sentence.shut[index]:
+            continue
+        item = _item(sentence, index, word)
+        if item is not None:
+            items.append(item)
+            free = item.end
+        elif word.pronoun:
+            sentence.pronouns.append((index, word.pronoun))
+    return items
+
+
+def _item(sentence: Sentence, at: int, word: Word) -> _Item | None:
+    for words, form in word.longer:
+        if _matches(sentence, at, words):
+            end = at + len(words)
+            if form is None:
+                return _Item(at, end, NO_PARTS, True)
+            if is_spelt(sentence.text[sentence.starts[at] : sentence.ends[end - 1]], form):
+                part = "noun" if form.part == "kinship" else form.part
+                return _Item(at, end, Parts(**{part: form}), True)
+    if word.parts:
+        return _Item(at, at + 1, word.parts, True)
+    return _Item(at, at + 1, NO_PARTS, word.known) if word.person else None
+
+
+class _Reader:
+    """Puts a sentence's items together to people."""
+
+    def __init__(self, sentence: Sentence, taxonomy: Taxonomy, items: list[_Item]) -> None:
+        self.sentence = sentence
+        self.taxonomy = taxonomy
+        self.items = items
+        self.heads: set[int] = set()
+
+    def run(self) -> None:
+        """Fill the sentence's people."""
+        waiting: list[_Item] = []
+        last = len(self.items) - 1
+        for index, item in enumerate(self.items):
+            if item.parts.phrase:
+                self._add_phrase(item, item.parts.phrase)
+            elif item.parts.title:
+                self._add_title(item, item.parts.title)
+            elif item.is_modifier or (
+                index < last and self._stands_before(item, self.items[index + 1])
+            ):
+                waiting.append(item)
+            elif self._is_head(item):
+                waiting = self._add_person(item, waiting)
+            else:
+                waiting.append(item)
+        for item in waiting:
+            if item.parts.adjective:
+                self._add_lone_adjective(item, item.parts.adjective)
+        if len(self.sentence.people) > 1:
+            self.sentence.people.sort(key=lambda person: person.start)
+            self._join()
+
+    def _stands_before(self, item: _Item, following: _Item) -> bool:
+        """Whether a word for a person is only part of another one's name: "woman doctor"."""
+        return (
+            following.start == item.end
+            and not self.sentence.broken[following.start]
+            and not (following.parts.phrase or following.parts.title)
+        )
+
+    def _is_head(self, item: _Item) -> bool:
+        """Whether a word stands for the person itself: "a Muslim", but not "a Muslim town"."""
+        return item.parts.adjective is None or self._is_followed_by_no_noun(item.end)
+
+    def _is_followed_by_no_noun(self, at: int) -> bool:
+        sentence = self.sentence
+        if at >= len(sentence.words) or sentence.broken[at]:
+            return True
+        word = sentence.lower[at]
+        return word in english.FUNCTION_WORDS or word.endswith("ing") or word == "'s"
+
+    def _left_edge(self, at: int) -> int:
+        """The first word of the noun phrase that goes on at a word, determiner left out."""
+        sentence, first = self.sentence, max(0, at - MOST_MODIFIERS)
+        while at > first and not sentence.broken[at]:
+            before = at - 1
+            word = sentence.lower[before]
+            after_head = before - 1 in self.heads
+            if (
+                before in self.heads
+                or word in english.FUNCTION_WORDS
+                or sentence.shut[before]
+                or (after_head and (word.endswith("ing") or english.is_third_person(word)))
+            ):
+                break
+            at = before
+        return at
+
+    def _determiner(self, start: int) -> int | None:
+        sentence = self.sentence
+        if start == 0 or sentence.broken[start]:
+            return None
+        word = sentence.lower[start - 1]
+        known = english.DETERMINERS | english.POSSESSIVES | {"'s"}
+        return start - 1 if word in known else None
+
+    def _add_person(self, item: _Item, waiting: list[_Item]) -> list[_Item]:
+        sentence = self.sentence
+        start = self._left_edge(item.start)
+        determiner = self._determiner(start)
+        form = item.parts.noun
+        word = sentence.lower[item.end - 1]
+        owner = determiner is not None and (
+            sentence.lower[determiner] in ("his", "her", "their", "'s", "whose")
+        )
+        person = Person(
+            start,
+            item.start,
+            item.end,
+            determiner,
+            plural=form.plural if form else _is_plural(word, self.taxonomy),
+            related=owner and form is not None and form.part == "kinship",
+            known=item.known,
+            neutral=form if form and form.value == NEUTRAL else None,
+        )
+        inside = [one for one in waiting if one.start >= start]
+        if form and form.value != NEUTRAL:
+            if self._is_part_of_name(item):
+                person.named = True
+            else:
+                person.add(Mention(form, item.start, item.end))
+        self._add_modifiers(person, inside)
+        self.heads.update(range(item.start, item.end))
+        sentence.people.append(person)
+        return [one for one in waiting if one.start < start]
+
+    def _add_modifiers(self, person: Person, items: list[_Item]) -> None:
+        """Adjectives before the noun; an adjective outweighs the noun: "a male policeman"."""
+        for item in items:
+            form, noun = item.parts.adjective, item.parts.noun
+            if form:
+                kept = person.mentions.get(form.attribute, [])
+                kept = [mention for mention in kept if mention.form.part == "adjective"]
+                person.mentions[form.attribute] = [*kept, Mention(form, item.start, item.end)]
+            elif noun and noun.value != NEUTRAL and noun.attribute not in person.mentions:
+                person.add(Mention(noun, item.start, item.end, attributive=True))
+
+    def _is_part_of_name(self, item: _Item) -> bool:
+        sentence = self.sentence
+        return (
+            item.end < len(sentence.words)
+            and sentence.words[item.start][0].isupper()
+            and sentence.lower[item.start] in _BEFORE_NAMES
+            and not sentence.broken[item.end]
+            and sentence.words[item.end][0].isupper()
+        )
+
+    def _add_title(self, item: _Item, form: Form) -> None:
+        """ "Mr. Smith"; with a given name as well, the name would have to change too."""
+        sentence, end = self.sentence, item.end
+        while end < len(sentence.words) and not sentence.broken[end] and sentence.is_name(end):
+            end += 1
+        if end == item.end:
+            return
+        person = Person(item.start, item.start, end, None, named=end - item.end > 1)
+        person.add(Mention(form, item.start, item.end))
+        self.heads.update(range(item.start, end))
+        sentence.people.append(person)
+
+    def _add_phrase(self, item: _Item, form: Form) -> None:
+        before = [person for person in self.sentence.people if not person.related]
+        if before:
+            before[-1].add(Mention(form, item.start, item.end))
+        else:
+            self.sentence.loose.add(form.attribute)
+
+    def _add_lone_adjective(self, item: _Item, form: Form) -> None:
+        """An adjective without a word for a person behind it."""
+        person = self._described_before(item) or self._headed_after(item, form)
+        if person:
+            person.add(Mention(form, item.start, item.end))
+        elif self._is_followed_by_no_noun(item.end) and form.text[0].isupper():
+            self.sentence.loose.add(form.attribute)
+
+    def _described_before(self, item: _Item) -> Person | None:
+        """The person of whom an adjective is said: "the woman is young"."""
+        sentence, verb = self.sentence, item.start - 1
+        if verb < 1 or sentence.lower[verb] not in english.BE or sentence.broken[item.start]:
+            return None
+        if not self._is_followed_by_no_noun(item.end):
+            return None
+        subject = verb - 1 - (sentence.lower[verb - 1] == "who")
+        return next((p for p in sentence.people if p.end - 1 == subject), None)
+
+    def _headed_after(self, item: _Item, form: Form) -> Person | None:
+        """The person of a noun that only the adjective shows to be one: "a male model maker"."""
+        sentence, end = self.sentence, item.end
+        for person in sentence.people:
+            if person.start <= item.start < person.end:
+                return person
+        if not self.taxonomy.attributes[form.attribute].pronouns:
+            return None
+        while (
+            end < len(sentence.words)
+            and end - item.end < MOST_MODIFIERS
+            and not sentence.broken[end]
+            and not sentence.shut[end]
+            and sentence.lower[end] not in english.FUNCTION_WORDS
+            and sentence.lower[end] != "'s"
+            and not (end > item.end and sentence.lower[end].endswith("ing"))
+        ):
+            end += 1
+        nouns = sentence.lower[item.end : end]
+        if not nouns or not self.taxonomy.animals.isdisjoint(nouns):
+            return None
+        if self.taxonomy.things.intersection(nouns[-1:]) and nouns[-1] not in _ALSO_PEOPLE:
+            return None
+        start = self._left_edge(item.start)
+        person = Person(start, end - 1, end, self._determiner(start), known=False)
+        for other in self.items:
+            if start <= other.start < item.start and (described := other.parts.adjective):
+                person.add(Mention(described, other.start, other.end))
+        sentence.people.append(person)
+        return person
+
+    def _join(self) -> None:
+        """Make one person of two nouns for the same."""
+        joined: list[Person] = []
+        for person in self.sentence.people:
+            same = next((p for p in reversed(joined) if self._is_same(p, person)), None)
+            if same is None:
+                joined.append(person)
+                continue
+            for mentions in person.mentions.values():
+                for mention in mentions:
+                    same.add(mention)
+        self.sentence.people[:] = joined
+
+    def _is_same(self, earlier: Person, later: Person) -> bool:
+        sentence = self.sentence
+        determiner = later.determiner
+        if determiner is None or later.related or earlier.plural != later.plural:
+            return False
+        before = sentence.lower[determiner - 1] if determiner else ""
+        between = sentence.lower[earlier.end : determiner]
+        if before == "as" and sentence.lower[determiner] in ("a", "an"):
+            return True
+        if between and between[-1] in english.BE and set(between[:-1]) <= {"who", "that"}:
+            return True
+        again = sentence.lower[determiner] in ("the", "this", "that")
+        heads = [sentence.lower[p.head : p.end] for p in (earlier, later)]
+        return again and heads[0] == heads[1]
+
+
+# Things that are people too where an adjective of people says so.
+_ALSO_PEOPLE = frozenset({"drawer", "printer", "cooker", "computer", "monitor"})
+
+
+def _is_plural(word: str, taxonomy: Taxonomy) -> bool:
+    return word in ("people", "men", "women", "children", "police") or (
+        word.endswith("s") and not word.endswith("ss") and word not in taxonomy.person_nouns
+    )

@@ -29,6 +29,16 @@ NO_PICTURE = (
     "no_picture: the installed editor edits pictures; drawing from captions alone needs an editor "
     "that generates whole sets"
 )
+# What a batch's drawing writes; a batch counts as finished once the last is there.
+TABLES = (
+    "candidates",
+    "pair_scores",
+    "acceptance",
+    "directions",
+    "quotas",
+    "rejected_sets",
+    "accepted_sets",
+)
 # Sources that a contact sheet shows.
 SHOWN = 6
 
@@ -95,26 +105,26 @@ class Drawing:
             For each chunk the first edit of each of its sets, and whether the set was accepted.
         """
         known = {} if placebos is None else placebos
-        drawable = (one for one in work if self._has_picture(*one))
+        drawable = (one for one in work if one[0]["image_key"] is not None)
         while chunk := list(itertools.islice(drawable, self._size)):
             yield self._draw_chunk(chunk, known)
             if placebos is None:
                 known.clear()
 
-    def _has_picture(self, source: Row, edits: Sequence[Row]) -> bool:
-        if source["image_key"] is not None:
-            return True
-        for members in sets_of(edits):
-            self._reject(
-                {
-                    "set_id": f"{source['source_id']}-{members[0]['attribute']}",
-                    "source_id": source["source_id"],
-                    "attribute": members[0]["attribute"],
-                    "stage": "draw",
-                    "reasons": [NO_PICTURE],
-                }
-            )
-        return False
+    def reject_captions(self, work: Iterable[Work]) -> None:
+        """Reject the sets of sources without pictures, which `draw` passes over."""
+        for source, edits in work:
+            for members in sets_of(edits) if source["image_key"] is None else ():
+                attribute = members[0]["attribute"]
+                self._reject(
+                    {
+                        "set_id": f"{source['source_id']}-{attribute}",
+                        "source_id": source["source_id"],
+                        "attribute": attribute,
+                        "stage": "draw",
+                        "reasons": [NO_PICTURE],
+                    }
+                )
 
     def _draw_chunk(
         self, chunk: Sequence[Work], placebos: dict[str, list[Row]]
@@ -170,10 +180,61 @@ class Drawing:
             self.drawn.cits += row["cits"]
         self.drawn.candidates += len(rows)
 
+    def refuse(self, refusal: Row) -> None:
+        """Take a set that could not be planned, a row of ``refused_edits``, as rejected."""
+        self._reject(
+            {
+                "set_id": f"{refusal['source_id']}-{refusal['attribute']}",
+                "source_id": refusal["source_id"],
+                "attribute": refusal["attribute"],
+                "stage": "plan",
+                "reasons": [f"{refusal['reason']}: {refusal['detail']}"],
+            }
+        )
+
+    def finish(self, quotas: Iterable[Row]) -> None:
+        """Write the tables that are known only at the end."""
+        for table, rows in (
+            ("acceptance", self.drawn.acceptance.set_rows()),
+            ("directions", self.drawn.acceptance.edit_rows()),
+            ("quotas", quotas),
+        ):
+            for row in rows:
+                self._staged.add(table, row)
+
     def _reject(self, row: Row) -> None:
         self._staged.add("rejected_sets", row)
         if len(self.drawn.rejections) < SHOWN:
             self.drawn.rejections.append(row["reasons"])
+
+
+def draw_batch(
+    bucket: Bucket, batch: str, drawing: Drawing, sampling: SamplingPlan | None
+) -> Iterator[None]:
+    """Draw a batch as its plan says, and write all tables of `TABLES`.
+
+    Args:
+        bucket: holds pairs and edit plan.
+        batch: the source batch.
+        drawing: draws it; its staged tables are complete when this ends.
+        sampling: the batch's sampling plan; its sampler is brought forward in place. None draws
+            everything that is planned.
+
+    Yields:
+        After each chunk.
+    """
+
+    def work() -> Iterator[Work]:
+        return planned_work(bucket, batch)
+
+    if sampling:
+        yield from draw_in_rounds(sampling, work, drawing)
+    else:
+        yield from (None for _ in drawing.draw(work()))
+    drawing.reject_captions(work())
+    for refusal in tables.stream_rows(bucket, tables.batch_key(batch, "refused_edits")):
+        drawing.refuse(refusal)
+    drawing.finish(sampling.rows() if sampling else ())
 
 
 def draw_in_rounds(
@@ -209,7 +270,6 @@ def draw_in_rounds(
                 accepted[places[edit["attribute"], edit["cell"]]] += was_accepted
             yield
         sampler.record(more, accepted)
-    _report_captions(work(), drawing)
 
 
 def _drawable_sets(work: Iterable[Work]) -> Iterator[tuple[int, Row]]:
@@ -242,9 +302,3 @@ def _chosen(work: Iterable[Work], wanted: set[int]) -> Iterator[Work]:
         chosen = [edit for members in sets_of(edits) if next(place) in wanted for edit in members]
         if chosen:
             yield source, [edits[0], *chosen]
-
-
-def _report_captions(work: Iterable[Work], drawing: Drawing) -> None:
-    """Reject the sets of sources without pictures, which no round can draw."""
-    for _ in drawing.draw(one for one in work if one[0]["image_key"] is None):
-        raise AssertionError("a source without a picture was drawn")

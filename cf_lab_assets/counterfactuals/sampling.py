@@ -203,7 +203,9 @@ class Sampler:
         from scipy.special import betaincinv
 
         highest = betaincinv(
-            self.accepted + PRIOR, self.drawn - self.accepted + PRIOR, np.full(len(self.quota), 0.975)
+            self.accepted + PRIOR,
+            self.drawn - self.accepted + PRIOR,
+            np.full(len(self.quota), 0.975),
         )
         return np.asarray(highest < LEAST_ACCEPTANCE)
 
@@ -234,11 +236,8 @@ class Sampler:
     def from_dict(cls, stored: Mapping[str, Any]) -> Sampler:
         """The inverse of `as_dict`."""
         kinds = {"seen_drawn": np.float64, "seen_accepted": np.float64}
-        return cls(
-            **{
-                name: np.array(value, kinds.get(name, np.int64))
-                if isinstance(value, list)
-                else value
-                for name, value in stored.items()
-            }
-        )
+        fields: dict[str, Any] = {
+            name: np.array(value, kinds.get(name, np.int64)) if isinstance(value, list) else value
+            for name, value in stored.items()
+        }
+        return cls(**fields)

@@ -13,7 +13,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from cf_lab_assets.counterfactuals.attribute_sets import JOIN
 from cf_lab_assets.counterfactuals.sampling import (
@@ -102,6 +102,23 @@ class Target:
                 _check_value(name, value, possible[name])
         ordered = {name: self.marginals[name] for name in self.over}
         return {JOIN.join(cell): share for cell, share in independent(ordered).items()}
+
+
+def parse_target(kind: str, **fields: Any) -> Target:
+    """A target from configuration.
+
+    Raises:
+        TargetError: it is of no known kind, over nothing, or over a name twice.
+    """
+    if kind not in get_args(Kind):
+        raise TargetError(f"target {kind!r} is none of {', '.join(get_args(Kind))}")
+    over = fields["over"]
+    if not over or len(set(over)) < len(over):
+        raise TargetError(
+            f"the target is over {list(over)}; name in `over` at least one attribute or column "
+            "whose values make the cells, each once"
+        )
+    return Target(kind=cast(Kind, kind), **fields)
 
 
 def _check_value(name: str, value: str, possible: Sequence[str]) -> None:

@@ -47,6 +47,15 @@ MEANING = {
     "cell": "the source's values of what the target distribution is over; empty without one",
     "base_caption": "the source's caption with its own values named; members are made from it",
     "caption": "of the member",
+    "reason": "code of why the set can't be made",
+    "detail": "the same as a sentence",
+    "drawn": "how many were drawn",
+    "share": "of the cell in the target, of all attribute sets together",
+    "offered": "sets of the cell that can be drawn",
+    "quota": "accepted sets that are wanted of the cell",
+    "shortfall": "accepted sets that are missing to the quota",
+    "outcome": "met, or why not: no_sources, budget_spent, acceptance_too_low; open before drawing",
+    "to_value": "the value that was asked for",
     "instruction": "what the editor was told",
     "explanation": "why the caption became this one",
     "image_key": "place of the picture in the bucket",
@@ -57,7 +66,7 @@ MEANING = {
     "occupation": "the source's, where its metadata name one",
     "draw": "number of the draw that was kept, or of this one",
     "noise_seed": "of the editor's initial noise",
-    "accepted": "whether both judges and CITS agree",
+    "accepted": "whether both judges and CITS agree, or how many were accepted",
     "members": "the accepted candidate of each edit",
     "stage": "where it failed: plan, draw or scores",
     "sim_0": "cos of source picture and source caption",
@@ -324,7 +333,12 @@ def _sheet(store: Any, drawn: rounds.Drawn) -> str:
         for _, _, rows in drawn.shown
         for row in rows
     }
-    edits = [edit for _, edits, _ in drawn.shown for edit in edits]
+    edits = [
+        edit
+        for _, edits, _ in drawn.shown
+        for edit in edits
+        if (edit["source_id"], edit["edit_id"]) in pictures
+    ]
     sheet = contact_sheet(
         dataset.candidate_rows(store, pictures, edits, limit=rounds.SHOWN),
         "candidates, newest draw",

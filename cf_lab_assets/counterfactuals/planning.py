@@ -181,7 +181,7 @@ def read_plan_file(path: Path) -> dict[str, Any]:
     import yaml
     from pydantic import ValidationError
 
-    from cf_lab_assets.counterfactuals.assets import EditPlanConfig
+    from cf_lab_assets.counterfactuals.assets import EditPlanConfig, SamplingConfig
 
     try:
         document = yaml.safe_load(path.read_text())
@@ -189,6 +189,13 @@ def read_plan_file(path: Path) -> dict[str, Any]:
         raise PlanFileError(f"{path} can't be read as YAML: {error}") from error
     if not isinstance(document, dict):
         raise PlanFileError(f"{path} must hold fields such as `attributes` and `sampling`")
+    # Dagster's configuration leaves out unknown fields without a word.
+    unknown = [name for name in document if name not in EditPlanConfig.model_fields]
+    nested = document.get("sampling")
+    if isinstance(nested, dict):
+        unknown += [f"sampling.{n}" for n in nested if n not in SamplingConfig.model_fields]
+    if unknown:
+        raise PlanFileError(f"{path}: there is no field {', '.join(map(str, unknown))}")
     try:
         return EditPlanConfig(**document).model_dump()
     except ValidationError as error:

@@ -39,9 +39,9 @@ GROWTH = 1.0
 FIRST = 0.5
 # and what evidence of earlier rounds still counts for in the next.
 MEMORY = 0.3
-# What a cell may overshoot its quota by, in sets and as a share of the quota; without it the last
-# few sets of a cell would take a round each. The share is half of the distance aimed at, 0.01.
-ALLOWED_SETS, ALLOWED_SHARE = 2.0, 0.005
+# What a cell may overshoot its quota by, without which the last sets would take a round each:
+# a set, two where the quota has hundreds, and half of the distance aimed at, 0.01, beyond.
+ALLOWED_SETS, FEW, ALLOWED_SHARE = (1.0, 2.0), 0.01, 0.005
 # Most draws that earlier batches' evidence of a cell counts for: enough to aim the first round,
 # little enough to be overruled by it.
 EVIDENCE_DRAWS = 100.0
@@ -170,7 +170,8 @@ class Sampler:
         of a quadratic equation, within `GROWTH`.
         """
         short = np.maximum(self.quota - self.accepted, 0)
-        room = STEP * short + np.maximum(ALLOWED_SETS, ALLOWED_SHARE * self.quota)
+        allowed = np.maximum(np.clip(FEW * self.quota, *ALLOWED_SETS), ALLOWED_SHARE * self.quota)
+        room = STEP * short + allowed
         a = self.seen_accepted + PRIOR
         b = self.seen_drawn - self.seen_accepted + PRIOR
         mean, correlation = a / (a + b), 1 / (a + b + 1)
@@ -178,9 +179,7 @@ class Sampler:
         square = mean**2 - spread * correlation
         linear = 2 * room * mean + spread * (1 - correlation)
         root = np.sqrt(linear**2 - 4 * square * room**2)
-        most = np.maximum(
-            GROWTH * np.maximum(self.drawn, self.seen_drawn), FIRST * self.quota + ALLOWED_SETS
-        )
+        most = np.maximum(GROWTH * np.maximum(self.drawn, self.seen_drawn), FIRST * self.quota + 1)
         wanted = np.maximum(np.minimum(2 * room**2 / (linear + root), most), 1).astype(np.int64)
         draws = np.where(
             (short > 0) & ~self._hopeless(), np.minimum(wanted, self.offered - self.drawn), 0

@@ -1,4 +1,4 @@
-"""Whole batches with a generator that accepts at random, by cell: what is drawn, what comes of it."""
+"""Whole batches with a generator that accepts at random: what is drawn, and what comes of it."""
 
 import hashlib
 import io

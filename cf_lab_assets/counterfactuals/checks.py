@@ -22,8 +22,8 @@ SPECS = [
     dg.AssetCheckSpec(
         SOURCE_GROUPS,
         asset=names.ACCEPTED_SETS,
-        description="Sets are accepted about as often whichever value of an attribute their "
-        "source shows.",
+        description="Sets that vary the same are accepted about as often whichever value of an "
+        "attribute their source shows.",
     ),
     dg.AssetCheckSpec(
         DIRECTIONS,

@@ -81,7 +81,7 @@ class Comparison:
     """Two acceptance rates side by side.
 
     Attributes:
-        attribute: of the groups, or of the directions.
+        attribute: what the sets or edits vary.
         first, second: names of the groups or directions.
         drawn, accepted: of each.
         gap: the first's rate less the second's; None where one side has nothing.
@@ -147,17 +147,21 @@ def compare(
 def source_groups(rows: Iterable[Mapping[str, Any]]) -> list[Comparison]:
     """Every pair of an attribute's values, by the sets of sources that show them.
 
+    Only sets that vary the same are compared: a sampled batch may hold more of the harder ones of
+    one group than of another.
+
     Args:
         rows: of the table ``acceptance``.
     """
-    groups: dict[str, dict[str, Count]] = defaultdict(dict)
+    groups: dict[tuple[str, str], dict[str, Count]] = defaultdict(dict)
     for row in rows:
         for attribute, value in row["values"].items():
-            drawn, accepted = groups[attribute].get(value, (0, 0))
-            groups[attribute][value] = (drawn + row["drawn"], accepted + row["accepted"])
+            group = groups[row["attribute"], attribute]
+            drawn, accepted = group.get(f"{attribute} {value}", (0, 0))
+            group[f"{attribute} {value}"] = (drawn + row["drawn"], accepted + row["accepted"])
     pairs = [
-        (attribute, first, second)
-        for attribute, values in groups.items()
+        (varied, first, second)
+        for (varied, _), values in groups.items()
         for first, second in itertools.combinations(values.items(), 2)
     ]
     return _compare_all(pairs)

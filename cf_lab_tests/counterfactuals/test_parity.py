@@ -56,6 +56,23 @@ def acceptance(rates, sets=100):
     return made
 
 
+def test_only_sets_that_vary_the_same_are_compared():
+    rows = [
+        {"attribute": varied, "values": {"gender": own}, "drawn": drawn, "accepted": accepted}
+        for varied, own, drawn, accepted in [
+            ("gender", "woman", 1000, 900),
+            ("gender", "man", 100, 90),
+            ("age", "woman", 100, 50),
+            ("age", "man", 1000, 500),
+        ]
+    ]
+    found = parity.source_groups(rows)
+    assert [(one.attribute, one.verdict) for one in found] == [
+        ("gender", parity.EQUAL),
+        ("age", parity.EQUAL),
+    ]
+
+
 def test_directions_are_compared_with_their_opposites_and_intersections_too():
     rows = [
         {"attribute": "gender+age", "from_value": a, "to_value": b, "drawn": n, "accepted": k}

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -112,20 +112,27 @@ def _ingest(lab: Lab, folder: Path, batch: str | None) -> str:
 
 
 @app.command()
-def run() -> None:
+def run(
+    plan: Annotated[
+        Path | None, typer.Option(help="YAML file: attributes to vary, and a target to sample for.")
+    ] = None,
+) -> None:
     """Bring the current release up to date with all ingested batches."""
+    from cf_lab_assets.counterfactuals.planning import read_plan_file
+
+    config = read_plan_file(plan) if plan else None
     with opened() as lab:
-        _run(lab)
+        _run(lab, config)
 
 
-def _run(lab: Lab) -> str:
+def _run(lab: Lab, plan: dict[str, Any] | None = None) -> str:
     from cf_lab_assets import pipeline
     from cf_lab_assets.definitions import build_defs
     from cf_lab_assets.instance import open_instance
 
     definitions = build_defs()
     with open_instance(lab.settings, lab.endpoints) as instance:
-        outcome = pipeline.run(definitions, instance, lab.bucket, lab.catalog, say)
+        outcome = pipeline.run(definitions, instance, lab.bucket, lab.catalog, say, plan)
     done = "is current" if outcome.changed else "is current, nothing to do"
     print(f"release {outcome.release_id} {done}")
     return outcome.release_id

@@ -48,8 +48,10 @@ class Outcome:
     changed: bool
 
 
-def fingerprint(definitions: dg.Definitions, bucket: Bucket) -> str:
-    """A hash of all that a release is made from: batches, models, publication, code versions."""
+def fingerprint(
+    definitions: dg.Definitions, bucket: Bucket, plan: Mapping[str, Any] | None = None
+) -> str:
+    """A hash of all that a release is made from: batches, models, publication, code, plan."""
     from cf_lab_assets.models import artifacts
     from cf_lab_assets.sources import batches
 
@@ -65,6 +67,7 @@ def fingerprint(definitions: dg.Definitions, bucket: Bucket) -> str:
             spec.key.to_user_string(): spec.code_version
             for spec in definitions.resolve_all_asset_specs()
         },
+        "plan": plan,
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
@@ -75,6 +78,7 @@ def run(
     bucket: Bucket,
     catalog: Catalog,
     announce: Callable[[str], None] = print,
+    plan: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Bring the current release up to date with all ingested batches.
 
@@ -84,6 +88,7 @@ def run(
         bucket: the same one that the definitions' resources open.
         catalog: likewise.
         announce: called with a line before each job.
+        plan: configuration of the edit plan; the asset's own defaults where it is None.
 
     Raises:
         NoBatches: nothing was ingested yet.
@@ -94,7 +99,7 @@ def run(
     stored = sorted(batches.stored_batches(bucket))
     if not stored:
         raise NoBatches("no source batch is there yet; give one with `cf-lab ingest FOLDER`")
-    made_from = fingerprint(definitions, bucket)
+    made_from = fingerprint(definitions, bucket, plan)
     current = catalog.current_release()
     last = _last_run(bucket)
     if current and last and last["fingerprint"] == made_from:
@@ -104,8 +109,9 @@ def run(
         if made and made.state in ("current", "withdrawn"):
             return Outcome(current.release_id, changed=False)
     instance.add_dynamic_partitions(str(names.SOURCE_BATCHES.name), stored)
+    config = {names.EDIT_PLAN.to_python_identifier(): {"config": dict(plan)}} if plan else {}
     for batch in stored:
-        execute(definitions, instance, automation.MAKE_COUNTERFACTUALS, announce, batch)
+        execute(definitions, instance, automation.MAKE_COUNTERFACTUALS, announce, batch, config)
     execute(definitions, instance, automation.MAKE_DATASET, announce)
     for model in names.AUDITED_MODELS.get_partition_keys():
         execute(definitions, instance, automation.AUDIT, announce, model)
@@ -133,8 +139,9 @@ def execute(
     job: str,
     announce: Callable[[str], None],
     partition: str | None = None,
+    ops: Mapping[str, Any] | None = None,
 ) -> None:
-    """Run one job in this process.
+    """Run one job in this process; `ops` configures its steps.
 
     Raises:
         RunFailed: it failed; the message names the step and why.
@@ -146,7 +153,7 @@ def execute(
         raise_on_error=False,
         tags=run_tags(Path(instance.root_directory)),
         # Names the lab's own console logger: Dagster's shows every event.
-        run_config={"loggers": {"console": {}}},
+        run_config={"loggers": {"console": {}}, "ops": dict(ops or {})},
     )
     if not result.success:
         raise RunFailed(f"job {job} failed: {_first_failure(result)} (run {result.run_id})")

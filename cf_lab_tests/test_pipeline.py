@@ -129,3 +129,8 @@ def test_the_audit_finds_the_planted_skew_and_nothing_in_the_balanced_model(
             found = result["ci_low"] > 0 and result["estimate"] > result["placebo_floor"]
             assert found is planted, result
             assert (result["verdict"] == "found") is planted
+
+
+def test_another_edit_plan_is_something_to_do(definitions, bucket):
+    plans = [None, {"attributes": ["gender"]}, {"attributes": ["gender+age"]}]
+    assert len({pipeline.fingerprint(definitions, bucket, plan) for plan in plans}) == 3

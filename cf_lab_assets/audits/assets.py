@@ -187,7 +187,7 @@ def bias_report(bucket: BucketResource) -> dg.MaterializeResult:
         sets = store.read_table(
             opened, store.dataset_key(dataset_hash, "sets.parquet"), "counterfactuals/dataset"
         )
-        cells = report.acceptance_cells(sets, _plans(opened, manifest))
+        cells = report.acceptance_cells(sets, _drawn_sets(opened, manifest))
         built = report.build(computed, manifest, cells, _today())
     built["date"] = _first_date(opened, dataset_hash, built)
     sheet_key = store.dataset_key(dataset_hash, "contact_sheet.png")
@@ -224,12 +224,23 @@ def _declaration(bucket: "Bucket", key: str) -> "AuditConfig":
     return parse_declaration(store.read(bucket, key, "nothing; put the declaration there"), key)
 
 
-def _plans(bucket: "Bucket", manifest: Mapping[str, Any]) -> list[Any] | None:
-    """Edit plans of the dataset's batches; None, for unknown, where one of them is gone."""
-    keys = [store.edit_plan_key(batch) for batch in sorted(manifest["batches"])]
-    if not all(bucket.exists(key) for key in keys):
+def _drawn_sets(bucket: "Bucket", manifest: Mapping[str, Any]) -> list[Any] | None:
+    """Sets of the dataset's batches that were drawn; None, unknown, where a table is gone."""
+    import pyarrow.compute as pc
+
+    accepted, rejected = (
+        [store.counterfactuals_key(batch, table) for batch in sorted(manifest["batches"])]
+        for table in ("accepted_sets", "rejected_sets")
+    )
+    if not all(bucket.exists(key) for key in [*accepted, *rejected]):
         return None
-    return [store.read_table(bucket, key, "counterfactuals/edit_plan") for key in keys]
+    asset = "counterfactuals/accepted_sets"
+    refused = [store.read_table(bucket, key, asset) for key in rejected]
+    return [
+        *(store.read_table(bucket, key, asset) for key in accepted),
+        # The others failed before anything was drawn.
+        *(table.filter(pc.field("stage") == "scores") for table in refused),
+    ]
 
 
 def _today() -> str:

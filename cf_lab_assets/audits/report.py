@@ -44,7 +44,7 @@ VERDICTS = {FOUND: "found", NOT_FOUND: "not found", INSUFFICIENT: "insufficient"
 
 
 def acceptance_cells(
-    sets: pa.Table, plans: Iterable[pa.Table] | None, level: float = 0.95
+    sets: pa.Table, drawn: Iterable[pa.Table] | None, level: float = 0.95
 ) -> list[dict[str, Any]]:
     """Offered and accepted sets by attribute and the source's own value.
 
@@ -53,8 +53,9 @@ def acceptance_cells(
 
     Args:
         sets: the dataset's sets.
-        plans: edit plans of its batches, or None where they are not known; then what was
-            offered is None, which is not 0.
+        drawn: tables with source_id, attribute and from_value of all sets of its batches that
+            were drawn, or None where they are not known; then what was offered is None, which
+            is not 0.
         level: of the interval of the accepted share (Wilson 1927).
     """
     from cf_lab_assets.audits.statistics import wilson_interval
@@ -62,12 +63,12 @@ def acceptance_cells(
     accepted = _tally(
         zip(sets["attribute"].to_pylist(), sets["from_value"].to_pylist(), strict=True)
     )
-    offered = None if plans is None else _tally(_offered(plans))
+    offered = None if drawn is None else _tally(_offered(drawn))
     cells = []
     for attribute, value in sorted({*accepted, *(offered or {})}):
         kept = accepted.get((attribute, value), 0)
         cell: dict[str, Any] = {"attribute": attribute, "from_value": value, "accepted": kept}
-        # A set can be accepted without a plan only where the plan was overwritten since.
+        # A set can be accepted and not drawn only where the batch was drawn again since.
         total = None if offered is None else offered.get((attribute, value), 0)
         if total is not None and total >= kept:
             low, high = wilson_interval(kept, total, level)
@@ -79,14 +80,13 @@ def acceptance_cells(
     return cells
 
 
-def _offered(plans: Iterable[pa.Table]) -> set[tuple[str, str, str]]:
-    found = set()
-    for plan in plans:
-        for row in plan.select(["source_id", "kind", "attribute", "from_values"]).to_pylist():
-            if row["kind"] == "counterfactual":
-                value = dict(row["from_values"])[row["attribute"]]
-                found.add((row["attribute"], value, row["source_id"]))
-    return found
+def _offered(drawn: Iterable[pa.Table]) -> set[tuple[str, str, str]]:
+    columns = ("attribute", "from_value", "source_id")
+    return {
+        (row["attribute"], row["from_value"], row["source_id"])
+        for table in drawn
+        for row in table.select(columns).to_pylist()
+    }
 
 
 def _tally(items: Iterable[tuple[str, ...]]) -> dict[tuple[str, str], int]:

@@ -36,9 +36,9 @@ def report_key(dataset_hash: str, suffix: str) -> str:
     return f"audits/{dataset_hash}/report/report{suffix}"
 
 
-def edit_plan_key(batch: str) -> str:
-    """Key of the edits that were planned for a source batch."""
-    return f"counterfactuals/{batch}/edit_plan.parquet"
+def counterfactuals_key(batch: str, table: str) -> str:
+    """Key of one of the counterfactual tables of a source batch."""
+    return f"counterfactuals/{batch}/{table}.parquet"
 
 
 def read(bucket: Bucket, key: str, made_by: str) -> bytes:

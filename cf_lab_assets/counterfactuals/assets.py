@@ -1,23 +1,34 @@
 """Assets from edit plan to dataset; each reads tables, calls a pure function, writes tables."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
 from cf_lab_assets import names
-from cf_lab_assets.counterfactuals import dataset, generation, plan, tables
+from cf_lab_assets.counterfactuals import (
+    checks,
+    dataset,
+    generation,
+    plan,
+    planning,
+    rounds,
+    tables,
+)
 from cf_lab_assets.counterfactuals.contact_sheet import contact_sheet, markdown, png_bytes
 from cf_lab_assets.models import artifacts
-from cf_lab_assets.sources.batches import pairs_key
 from cf_lab_resources.dagster import BucketResource
 from cf_lab_resources.engine.editors import EditorSettings
 from cf_lab_resources.errors import LabError
 
+if TYPE_CHECKING:
+    from cf_lab_assets.counterfactuals.targets import SamplingPlan, Target
+
 SHEET_COLOURS = 64
+# Cells that metadata show; the table in the bucket has all.
+MAX_CELLS = 100
 
 MEANING = {
     "pair_id": "set_id and value",
@@ -26,13 +37,25 @@ MEANING = {
     "edit_id": "of the source's edit, placebos included",
     "batch": "source batch",
     "kind": "counterfactual or placebo",
-    "attribute": "what the set varies; null for placebos of the plan",
+    "attribute": "what the set varies, joined by + for an intersection; null for placebos",
+    "from_value": "the source's own value of what the set varies",
     "value": "the member's value of the attribute",
     "values": "the member's values of all known attributes",
     "from_values": "the source's values of all known attributes",
     "to_values": "the values that are asked for",
     "is_placebo": "the member that shows the source's own value, rendered again like the others",
+    "cell": "the source's values of what the target distribution is over; empty without one",
+    "base_caption": "the source's caption with its own values named; members are made from it",
     "caption": "of the member",
+    "reason": "code of why the set can't be made",
+    "detail": "the same as a sentence",
+    "drawn": "how many were drawn",
+    "share": "of the cell in the target, of all attribute sets together",
+    "offered": "sets of the cell that can be drawn",
+    "quota": "accepted sets that are wanted of the cell",
+    "shortfall": "accepted sets that are missing to the quota",
+    "outcome": "met, or why not: no_sources, budget_spent, acceptance_too_low; open before drawing",
+    "to_value": "the value that was asked for",
     "instruction": "what the editor was told",
     "explanation": "why the caption became this one",
     "image_key": "place of the picture in the bucket",
@@ -43,9 +66,9 @@ MEANING = {
     "occupation": "the source's, where its metadata name one",
     "draw": "number of the draw that was kept, or of this one",
     "noise_seed": "of the editor's initial noise",
-    "accepted": "whether both judges and CITS agree",
+    "accepted": "whether both judges and CITS agree, or how many were accepted",
     "members": "the accepted candidate of each edit",
-    "stage": "where it failed: plan or scores",
+    "stage": "where it failed: plan, draw or scores",
     "sim_0": "cos of source picture and source caption",
     "sim_1": "cos of candidate and its caption",
     "sim_dir": "cos of the change in picture and the change in caption; null for placebos",
@@ -56,12 +79,57 @@ MEANING = {
 }
 
 
+class SamplingConfig(dg.Config):
+    """A target distribution of the accepted sets; see `targets.Target`."""
+
+    target: str = Field(
+        default="",
+        description="uniform, as_the_world (as the sources are), weights or marginals; empty draws "
+        "everything that is planned",
+    )
+    over: list[str] = Field(
+        default=[], description="attributes, or extra columns such as occupation, of the cells"
+    )
+    total_sets: int = Field(default=1000, gt=0, description="accepted sets that are wanted")
+    max_sets: int = Field(default=0, ge=0, description="most sets that are drawn; 0 for no bound")
+    seed: int = Field(default=0, ge=0, description="of the order of the sources within a cell")
+    weights: dict[str, float] = Field(
+        default={}, description="for target weights: of cells, such as woman+old"
+    )
+    marginals: dict[str, dict[str, float]] = Field(
+        default={}, description="for target marginals: by name and value"
+    )
+
+    def as_target(self) -> "Target | None":
+        """The target, None where everything is drawn.
+
+        Raises:
+            TargetError: the target is of no known kind, or over nothing.
+        """
+        from cf_lab_assets.counterfactuals.targets import parse_target
+
+        if not self.target:
+            return None
+        return parse_target(
+            self.target,
+            over=tuple(self.over),
+            total=self.total_sets,
+            budget=self.max_sets or None,
+            seed=self.seed,
+            weights=dict(self.weights),
+            marginals={name: dict(values) for name, values in self.marginals.items()},
+        )
+
+
 class EditPlanConfig(dg.Config):
-    """Which attributes are varied."""
+    """Which attributes are varied, and what the accepted sets should look like."""
 
     attributes: list[str] = Field(
-        default=["gender", "age", "skin_tone"], description="attributes of the taxonomy"
+        default=["gender", "age", "skin_tone"],
+        description="attributes that are varied; several joined by +, such as gender+age, are an "
+        "intersection",
     )
+    sampling: SamplingConfig = SamplingConfig()
 
 
 class GenerationConfig(dg.Config):
@@ -97,10 +165,10 @@ def column_schema(table: str) -> dg.TableSchema:
     )
 
 
-def table_metadata(table: str, rows: Sequence[Any], uri: str) -> dict[str, Any]:
+def table_metadata(table: str, rows: int, uri: str) -> dict[str, Any]:
     """Row count, columns and place of a table."""
     return {
-        "dagster/row_count": len(rows),
+        "dagster/row_count": rows,
         "dagster/column_schema": column_schema(table),
         "dagster/uri": uri,
     }
@@ -118,42 +186,51 @@ def refuse(error: Exception) -> dg.Failure:
     group_name=names.COUNTERFACTUALS,
     owners=names.OWNERS,
     kinds={"python", "parquet"},
-    code_version="1",
+    code_version="2",
 )
 def edit_plan(
     context: dg.AssetExecutionContext, config: EditPlanConfig, bucket: BucketResource
 ) -> dg.MaterializeResult:
-    """Each source's edits to every other value of its attributes, and one placebo."""
+    """Each source's edits to every other value of what is varied, and one placebo."""
+    from cf_lab_assets.counterfactuals.rewrite import Rewriter
+    from cf_lab_assets.counterfactuals.taxonomy import default_taxonomy
+
     store, batch = bucket.open(), context.partition_key
-    sources = tables.to_rows(tables.from_bytes(store.get_bytes(pairs_key(batch))))
     try:
-        planned = plan.plan_edits(sources, config.attributes)
-    except ValueError as error:
+        target = config.sampling.as_target()
+        over = target.over if target else ()
+        planner = plan.Planner(Rewriter(default_taxonomy()), config.attributes, over=over)
+        made = planning.write_plan(store, batch, planner, target, artifacts.generation_models())
+    except LabError as error:
         raise refuse(error) from error
-    rows = [asdict(edit) for edit in planned.edits]
-    if _is_new_plan(store, batch, rows):
-        # What was accepted under another plan must not be read with this one.
-        store.delete([tables.batch_key(batch, "accepted_sets")])
-    tables.write_rows(store, batch, "refused_edits", [asdict(r) for r in planned.refusals])
-    tables.write_rows(store, batch, "edit_plan", rows)
     sample = [
         dg.TableRecord({"caption": e.caption, "instruction": e.instruction, "why": e.explanation})
-        for e in planned.edits[:8]
+        for e in made.sample
     ]
-    reasons = Counter(refusal.reason for refusal in planned.refusals)
+    uri = store.url(tables.batch_key(batch, "edit_plan"))
     return dg.MaterializeResult(
         metadata={
-            **table_metadata("edit_plan", rows, store.url(tables.batch_key(batch, "edit_plan"))),
+            **table_metadata("edit_plan", made.edits, uri),
             "sample": dg.MetadataValue.table(sample) if sample else "no edit was planned",
-            "refused": dg.MetadataValue.json(dict(reasons)),
+            "refused": dg.MetadataValue.json(dict(made.refused)),
+            **(quota_metadata(made.sampling) if made.sampling else {}),
         }
     )
 
 
-def _is_new_plan(store: Any, batch: str, rows: list[dict[str, Any]]) -> bool:
-    if not store.exists(tables.batch_key(batch, "edit_plan")):
-        return False
-    return tables.read_rows(store, batch, "edit_plan") != rows
+def quota_metadata(sampling: "SamplingPlan") -> dict[str, Any]:
+    """The quota report as a table and a plot."""
+    from cf_lab_assets.counterfactuals.quota_plot import quota_plot
+
+    rows = sampling.rows()
+    return {
+        "quotas": dg.MetadataValue.table([dg.TableRecord(row) for row in rows[:MAX_CELLS]]),
+        "quotas plot": dg.MetadataValue.md(markdown(quota_plot(rows[:MAX_CELLS]), "quotas")),
+        "cells": len(rows),
+        "shortfall": sum(row["shortfall"] for row in rows),
+        "rounds": sampling.sampler.rounds,
+        "total variation distance": sampling.distance(),
+    }
 
 
 @dg.multi_asset(
@@ -190,6 +267,7 @@ def _is_new_plan(store: Any, batch: str, rows: list[dict[str, Any]]) -> bool:
             ),
         )
     ],
+    check_specs=checks.SPECS,
     pool=names.GPU_POOL,
     op_tags=names.GPU_OP_TAGS,
 )
@@ -197,56 +275,43 @@ def draw_and_score(
     context: dg.AssetExecutionContext, config: GenerationConfig, bucket: BucketResource
 ) -> Any:
     """Candidates, scores and acceptance in one stream, so that draws stop with acceptance."""
+    from cf_lab_assets.counterfactuals.targets import read_sampling
+
     store, batch = bucket.open(), context.partition_key
-    sources = tables.to_rows(tables.from_bytes(store.get_bytes(pairs_key(batch))))
-    edits = tables.read_rows(store, batch, "edit_plan")
-    models = {role: model["sha256"] for role, model in artifacts.generation_models().items()}
-    models["calibration"] = artifacts.calibration_hash()
-    name = generation.fingerprint(edits, models, config.editor, config.generation)
-    work = generation.lay_out(batch, sources, edits, config.chunk_sources, name)
-    rows: list[dict[str, Any]] = []
-    chunks = generation.run_chunks(
-        work,
+    models = artifacts.generation_models()
+    hashes = {role: model["sha256"] for role, model in models.items()}
+    generator = generation.Generator(
         store,
+        batch,
         lambda: (artifacts.load_editor(config.editor), artifacts.load_judge()),
+        {**hashes, "calibration": artifacts.calibration_hash()},
+        config.editor,
         config.max_draws,
     )
-    for done, chunk in enumerate(chunks, start=1):
-        rows += chunk
-        context.log.info(f"{done} of {len(work.chunks)} chunks: {len(rows)} candidates")
-    accepted, rejected = generation.accept_sets(edits, rows)
-    rejected += [
-        {
-            "set_id": f"{refusal['source_id']}-{refusal['attribute']}",
-            "source_id": refusal["source_id"],
-            "attribute": refusal["attribute"],
-            "stage": "plan",
-            "reasons": [f"{refusal['reason']}: {refusal['detail']}"],
-        }
-        for refusal in tables.read_rows(store, batch, "refused_edits")
-    ]
     made_with = {"editor": asdict(config.editor), "generation": asdict(config.generation)}
-    store.delete([tables.batch_key(batch, "accepted_sets")])
-    dataset.write_made_with(store, batch, artifacts.generation_models(), made_with)
-    written = {
-        "candidates": rows,
-        "pair_scores": rows,
-        "rejected_sets": rejected,
-        "accepted_sets": accepted,  # last: a batch counts as finished once this is there
-    }
-    for table, content in written.items():
-        tables.write_rows(store, batch, table, content)
-    total = len(accepted) + len(rejected)
+    with tables.staged(*rounds.TABLES) as staged:
+        drawing = rounds.Drawing(generator, staged, config.chunk_sources)
+        sampling = read_sampling(store, batch)
+        for chunks, _ in enumerate(rounds.draw_batch(store, batch, drawing, sampling), start=1):
+            context.log.info(f"{chunks} chunks: {drawing.drawn.candidates} candidates")
+        store.delete([tables.batch_key(batch, "accepted_sets")])
+        dataset.write_made_with(store, batch, models, made_with)
+        for table in rounds.TABLES:
+            staged.put(store, batch, table)
+        counts = {table: staged.count(table) for table in rounds.TABLES}
+    drawn = drawing.drawn
+    total = counts["accepted_sets"] + counts["rejected_sets"]
     extra: dict[str, dict[str, Any]] = {
-        "candidates": {"contact sheet": dg.MetadataValue.md(_sheet(store, sources, edits, rows))},
+        "candidates": {"contact sheet": dg.MetadataValue.md(_sheet(store, drawn))},
         "pair_scores": {
-            "accepted candidates": sum(row["accepted"] for row in rows),
-            "mean cits": float(sum(row["cits"] for row in rows) / max(len(rows), 1)),
+            "accepted candidates": drawn.accepted_candidates,
+            "mean cits": drawn.cits / max(drawn.candidates, 1),
         },
         "accepted_sets": {
-            "rejected sets": len(rejected),
-            "acceptance rate": len(accepted) / max(total, 1),
-            "rejections": dg.MetadataValue.json([r["reasons"] for r in rejected[:20]]),
+            "rejected sets": counts["rejected_sets"],
+            "acceptance rate": counts["accepted_sets"] / max(total, 1),
+            "rejections": dg.MetadataValue.json(drawn.rejections),
+            **(quota_metadata(sampling) if sampling else {}),
         },
     }
     for key in (names.CANDIDATES, names.PAIR_SCORES, names.ACCEPTED_SETS):
@@ -254,21 +319,29 @@ def draw_and_score(
         uri = store.url(tables.batch_key(batch, table))
         yield dg.MaterializeResult(
             asset_key=key,
-            metadata={**table_metadata(table, written[table], uri), **extra[table]},
+            metadata={**table_metadata(table, counts[table], uri), **extra[table]},
+            check_results=checks.evaluate(drawn.acceptance) if key == names.ACCEPTED_SETS else [],
         )
 
 
-def _sheet(
-    store: Any,
-    sources: list[dict[str, Any]],
-    edits: list[dict[str, Any]],
-    rows: list[dict[str, Any]],
-) -> str:
-    pictures = {(source["source_id"], "source"): source["image_key"] for source in sources} | {
-        (row["source_id"], row["edit_id"]): row["image_key"] for row in rows
+def _sheet(store: Any, drawn: rounds.Drawn) -> str:
+    pictures = {
+        (source["source_id"], "source"): source["image_key"] for source, _, _ in drawn.shown
     }
+    pictures |= {
+        (row["source_id"], row["edit_id"]): row["image_key"]
+        for _, _, rows in drawn.shown
+        for row in rows
+    }
+    edits = [
+        edit
+        for _, edits, _ in drawn.shown
+        for edit in edits
+        if (edit["source_id"], edit["edit_id"]) in pictures
+    ]
     sheet = contact_sheet(
-        dataset.candidate_rows(store, pictures, edits, limit=6), "candidates, newest draw"
+        dataset.candidate_rows(store, pictures, edits, limit=rounds.SHOWN),
+        "candidates, newest draw",
     )
     return markdown(png_bytes(sheet, SHEET_COLOURS), "candidates")
 
@@ -299,7 +372,7 @@ def counterfactual_dataset(
     ]
     return dg.MaterializeResult(
         metadata={
-            **table_metadata("pairs", range(made.pairs.num_rows), store.url(prefix)),
+            **table_metadata("pairs", made.pairs.num_rows, store.url(prefix)),
             "content hash": made.content_hash,
             "sets": made.sets.num_rows,
             "pairs by value": dg.MetadataValue.table(cells),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.counterfactuals import tables
+from cf_lab_assets.counterfactuals.attribute_sets import value_of
 from cf_lab_assets.counterfactuals.contact_sheet import Cell, contact_sheet, png_bytes
 from cf_lab_assets.sources.batches import manifest_key, pairs_key
 from cf_lab_resources.engine.pictures import decode
@@ -104,7 +105,7 @@ def _pair(
     edit: Mapping[str, Any],
     drawn: Mapping[str, Any],
 ) -> dict[str, Any]:
-    value = edit["to_values"][accepted["attribute"]]
+    value = value_of(edit["to_values"], accepted["attribute"])
     return {
         **drawn,
         **{name: accepted[name] for name in ("set_id", "source_id", "attribute")},
@@ -275,7 +276,9 @@ def candidate_rows(
     for source_id, planned in list(by_source.items())[:limit]:
         cells = [Cell(decode(bucket.get_bytes(pictures[source_id, "source"])), "source")]
         for edit in planned:
-            label = edit["to_values"][edit["attribute"]] if edit["attribute"] else "placebo"
+            label = (
+                value_of(edit["to_values"], edit["attribute"]) if edit["attribute"] else "placebo"
+            )
             picture = decode(bucket.get_bytes(pictures[source_id, edit["edit_id"]]))
             cells.append(Cell(picture, label))
         yield cells

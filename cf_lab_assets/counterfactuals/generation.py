@@ -1,19 +1,20 @@
-"""Candidates, scores and acceptance in one stream, a chunk of sources at a time.
+"""Candidates and scores of a chunk of sources, and the acceptance of their sets.
 
 A chunk's edits are drawn together; those that fail are drawn again, with new noise, until their
 budget is spent. A chunk's rows are written once, whole, under a key that names all that
-determines them. So a run that was killed goes on after the last whole chunk, and ends in the
-same rows as a run that was not.
+determines them and nothing else. So a run that was killed goes on after the last whole chunk,
+ends in the same rows as a run that was not, and a plan that grows redoes nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from cf_lab_assets.counterfactuals.attribute_sets import value_of
 from cf_lab_assets.counterfactuals.scores import Judge, Pair
 from cf_lab_resources.engine.editors import Drawing, noise_seed
 from cf_lab_resources.engine.pictures import decode, encode, square
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from cf_lab_resources.engine.editors import EditorSettings, InstructionEditor
 
 # Raise it when rows of the same inputs would come out differently.
-GENERATION_VERSION = "1"
+GENERATION_VERSION = "2"
+
+# What of an edit determines its candidates and scores; the source is in the edit's id.
+_DETERMINING = ("edit_id", "to_values", "base_caption", "caption", "instruction")
 
 
 @dataclass(frozen=True)
@@ -41,100 +45,75 @@ class GenerationSettings:
     chunk_sources: int = 8
 
 
-@dataclass(frozen=True)
-class Work:
-    """The chunks of one source batch.
-
-    Attributes:
-        sources: rows of ``sources/pairs`` by source id.
-        chunks: edit-plan rows of each chunk.
-        prefix: bucket prefix of the chunk files; holds the fingerprint of all inputs.
-    """
-
-    sources: Mapping[str, Mapping[str, Any]]
-    chunks: list[list[dict[str, Any]]]
-    prefix: str
-
-    def key(self, index: int) -> str:
-        """Bucket key of a chunk's rows."""
-        return f"{self.prefix}/{index:06d}.jsonl"
-
-
 def fingerprint(
     edits: Sequence[Mapping[str, Any]],
     models: Mapping[str, str],
     editor: EditorSettings,
-    generation: GenerationSettings,
+    max_draws: int,
 ) -> str:
-    """A hash of all that determines a batch's candidates and scores."""
+    """A hash of all that determines the candidates and scores of a chunk, SHA-256."""
     inputs = {
         "version": GENERATION_VERSION,
-        "edits": [dict(edit) for edit in edits],
+        "edits": [[edit[name] for name in _DETERMINING] for edit in edits],
         "models": dict(models),
         "editor": asdict(editor),
-        "generation": asdict(generation),
+        "max_draws": max_draws,
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def lay_out(
-    batch: str,
-    sources: Sequence[Mapping[str, Any]],
-    edits: Sequence[Mapping[str, Any]],
-    chunk_sources: int,
-    name: str,
-) -> Work:
-    """Cut a batch's edit plan into chunks of whole sources.
+class Generator:
+    """Makes the chunks of a source batch, or reads back those that were made."""
 
-    Args:
-        batch: the source batch.
-        sources: rows of ``sources/pairs``.
-        edits: rows of the edit plan, a source's edits next to each other.
-        chunk_sources: sources a chunk.
-        name: the fingerprint of the inputs.
-    """
-    by_source: dict[str, list[dict[str, Any]]] = {}
-    for edit in edits:
-        by_source.setdefault(edit["source_id"], []).append(dict(edit))
-    grouped = list(by_source.values())
-    chunks = [
-        [edit for group in grouped[start : start + chunk_sources] for edit in group]
-        for start in range(0, len(grouped), chunk_sources)
-    ]
-    return Work(
-        sources={source["source_id"]: source for source in sources},
-        chunks=chunks,
-        prefix=f"counterfactuals/{batch}/chunks/{name[:16]}",
-    )
+    def __init__(
+        self,
+        bucket: Bucket,
+        batch: str,
+        load: Callable[[], tuple[InstructionEditor, Judge]],
+        models: Mapping[str, str],
+        editor: EditorSettings,
+        max_draws: int,
+    ) -> None:
+        """Settle what all chunks share.
 
+        Args:
+            bucket: where pictures and finished chunks are kept.
+            batch: the source batch.
+            load: loads the models; called once, and only if a chunk is still to be made.
+            models: hashes of the models and of the calibration, by role.
+            editor: how to draw.
+            max_draws: draws of one edit before it is given up.
+        """
+        self._bucket, self._batch, self._load = bucket, batch, load
+        self._models, self._editor, self._max_draws = models, editor, max_draws
+        self._loaded: tuple[InstructionEditor, Judge] | None = None
 
-def run_chunks(
-    work: Work,
-    bucket: Bucket,
-    load: Callable[[], tuple[InstructionEditor, Judge]],
-    max_draws: int,
-) -> Iterator[list[dict[str, Any]]]:
-    """Rows of each chunk in turn, made or read back.
+    def key(self, edits: Sequence[Mapping[str, Any]]) -> str:
+        """Bucket key of a chunk's rows."""
+        name = fingerprint(edits, self._models, self._editor, self._max_draws)
+        return f"counterfactuals/{self._batch}/chunks/{name[:32]}.jsonl"
 
-    Args:
-        work: the chunks.
-        bucket: where pictures and finished chunks are kept.
-        load: loads the models; called only if a chunk is still to be made.
-        max_draws: draws of one edit before it is given up.
+    def rows(
+        self, edits: Sequence[dict[str, Any]], sources: Mapping[str, Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Candidate rows of a chunk, made or read back; none for no edits.
 
-    Yields:
-        One row a candidate: edit, draw, picture, scores, and why it was not accepted.
-    """
-    models = None
-    for index, edits in enumerate(work.chunks):
-        key = work.key(index)
-        if bucket.exists(key):
-            yield [json.loads(line) for line in bucket.get_bytes(key).splitlines()]
-            continue
-        models = models or load()
-        rows = make_chunk(edits, work.sources, bucket, *models, max_draws)
-        bucket.put_bytes(key, b"\n".join(json.dumps(row).encode() for row in rows))
-        yield rows
+        Args:
+            edits: rows of the edit plan.
+            sources: rows of ``sources/pairs`` by source id, at least those of the edits.
+
+        Returns:
+            One row a candidate: edit, draw, picture, scores, and why it was not accepted.
+        """
+        if not edits:
+            return []
+        key = self.key(edits)
+        if self._bucket.exists(key):
+            return [json.loads(line) for line in self._bucket.get_bytes(key).splitlines()]
+        self._loaded = self._loaded or self._load()
+        rows = make_chunk(edits, sources, self._bucket, *self._loaded, self._max_draws)
+        self._bucket.put_bytes(key, b"\n".join(json.dumps(row).encode() for row in rows))
+        return rows
 
 
 def make_chunk(
@@ -163,7 +142,7 @@ def make_chunk(
                 Pair(
                     source=pictures[edit["source_id"]],
                     candidate=picture,
-                    source_caption=sources[edit["source_id"]]["caption"],
+                    source_caption=edit["base_caption"],
                     caption=edit["caption"],
                     values=edit["to_values"],
                 )
@@ -220,8 +199,8 @@ def accept_sets(
         rows: candidate rows of those edits.
 
     Returns:
-        Accepted sets (set_id, source_id, attribute, members: edit_id and draw) and rejected
-        sets (set_id, source_id, attribute, stage, reasons).
+        Accepted sets (set_id, source_id, attribute, from_value, members: edit_id and draw) and
+        rejected sets (the same with stage and reasons instead of members).
     """
     chosen: dict[str, int] = {}
     why: dict[str, list[str]] = {}
@@ -230,24 +209,27 @@ def accept_sets(
             chosen.setdefault(row["edit_id"], row["draw"])
         else:
             why[row["edit_id"]] = list(row["reasons"])
-    sets: dict[tuple[str, str], list[str]] = {}
-    placebos = {edit["source_id"]: edit["edit_id"] for edit in edits if edit["attribute"] is None}
+    sets: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    placebos = {edit["source_id"]: edit for edit in edits if edit["attribute"] is None}
     for edit in edits:
         if edit["attribute"] is not None:
             name = (edit["source_id"], edit["attribute"])
-            sets.setdefault(name, [placebos[edit["source_id"]]]).append(edit["edit_id"])
+            sets.setdefault(name, [placebos[edit["source_id"]]]).append(edit)
     accepted, rejected = [], []
-    for (source_id, attribute), edit_ids in sets.items():
+    for (source_id, attribute), members in sets.items():
         named = {
             "set_id": f"{source_id}-{attribute}",
             "source_id": source_id,
             "attribute": attribute,
+            "from_value": value_of(members[0]["from_values"], attribute),
         }
+        edit_ids = [member["edit_id"] for member in members]
         failed = [edit_id for edit_id in edit_ids if edit_id not in chosen]
         if failed:
-            reasons = [f"{edit_id}: {'; '.join(why[edit_id])}" for edit_id in failed]
+            # Edits of a source whose placebo failed in an earlier round were not drawn at all.
+            reasons = [f"{one}: {'; '.join(why.get(one, ['not drawn']))}" for one in failed]
             rejected.append({**named, "stage": "scores", "reasons": reasons})
         else:
-            members = [{"edit_id": edit_id, "draw": chosen[edit_id]} for edit_id in edit_ids]
-            accepted.append({**named, "members": members})
+            drawn = [{"edit_id": edit_id, "draw": chosen[edit_id]} for edit_id in edit_ids]
+            accepted.append({**named, "members": drawn})
     return accepted, rejected

@@ -1,25 +1,32 @@
 """The edit plan: which edits each source pair gets.
 
-For every chosen attribute of a source, one edit to each of the attribute's other values; and
-one placebo, which asks the editor for the values that are there already. The placebo stands in
-a counterfactual set for the source's own value, so that all members went through the same
-editor, and its distance from the source picture is the noise floor.
+For every attribute set (one attribute, or an intersection) of a source, one edit to each of its
+other values; and one placebo, which asks the editor for the values that are there already. The
+placebo stands in a counterfactual set for the source's own value, so that all members went
+through the same editor, and its distance from the source picture is the noise floor.
+
+All members of a set are rewritten from one base caption, which names the source's own values of
+what is varied also where the delivered caption did not: no member says more than another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from cf_lab_assets.counterfactuals.rewrite import CannotRewrite, named_value, rewrite
+from cf_lab_assets.counterfactuals.attribute_sets import AttributeSet, joined, parse_all, value_of
+from cf_lab_assets.counterfactuals.rewrite import CannotRewrite
 from cf_lab_assets.starter.text import instruction
 from cf_lab_assets.starter.world import ATTRIBUTES
+
+if TYPE_CHECKING:
+    from cf_lab_assets.counterfactuals.rewrite import Rewriter
 
 COUNTERFACTUAL, PLACEBO = "counterfactual", "placebo"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Edit:
     """One row of the plan; see `Refusal` for what could not be planned."""
 
@@ -27,14 +34,16 @@ class Edit:
     source_id: str
     kind: str
     attribute: str | None
+    cell: str
     from_values: dict[str, str]
     to_values: dict[str, str]
+    base_caption: str
     caption: str
     instruction: str
     explanation: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """A counterfactual set that can't be made, with the reason."""
 
@@ -44,113 +53,216 @@ class Refusal:
     detail: str
 
 
-@dataclass
-class Plan:
-    """Edits in the order of their sources, and what was refused."""
+@dataclass(frozen=True, slots=True)
+class SourcePlan:
+    """What is planned for one source.
 
-    edits: list[Edit] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
-
-
-def known_values(source: Mapping[str, Any]) -> dict[str, str]:
-    """What is known of a source's attributes: as delivered, else as its caption says."""
-    given = dict(source["attributes"] or {})
-    values = {}
-    for attribute in ATTRIBUTES:
-        value = given.get(attribute) or named_value(source["caption"], attribute)
-        if value:
-            values[attribute] = value
-    return values
-
-
-def plan_edits(sources: Iterable[Mapping[str, Any]], attributes: Sequence[str]) -> Plan:
-    """Plan the edits of source pairs.
-
-    Args:
-        sources: rows of ``sources/pairs``.
-        attributes: which attributes to vary, names of the taxonomy.
-
-    Raises:
-        ValueError: an attribute is not in the taxonomy.
+    Attributes:
+        source_id: of the source.
+        cell: the source's values of what a target distribution is over, in written form; None
+            where one of them is unknown.
+        edits: placebo first; empty where nothing could be planned.
+        refusals: one for each set that can't be made.
     """
-    for attribute in attributes:
-        if attribute not in ATTRIBUTES:
-            raise ValueError(
-                f"attribute {attribute!r} is not in the taxonomy; use some of {list(ATTRIBUTES)}"
-            )
-    plan = Plan()
-    for source in sources:
-        values = known_values(source)
-        contradiction = _contradiction(source["caption"], values)
-        if contradiction:
-            plan.refusals += [
-                Refusal(source["source_id"], attribute, "caption_contradicts", contradiction)
-                for attribute in attributes
-            ]
-            continue
-        edits = [
-            edit
-            for attribute in attributes
-            for edit in _edits_of(source, attribute, values, plan.refusals)
+
+    source_id: str
+    cell: str | None
+    edits: list[Edit]
+    refusals: list[Refusal]
+
+
+class _Refused(Exception):
+    """Why a set can't be made: a reason code and a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A source with what is known of it.
+
+    Attributes:
+        source_id: of the source.
+        caption: as delivered.
+        cell: its values of what the target is over, in written form; None where one is unknown.
+        has_picture: whether it is more than a caption.
+        named: by attribute, the value that the caption names; without those it names none of.
+        known: by attribute, the value as delivered, else as named.
+        shown: the known values that the editor can draw.
+    """
+
+    source_id: str
+    caption: str
+    cell: str | None
+    has_picture: bool
+    named: dict[str, str]
+    known: dict[str, str]
+    shown: dict[str, str]
+
+
+class Planner:
+    """Plans source after source; keeps nothing of those it has planned."""
+
+    def __init__(
+        self,
+        rewriter: Rewriter,
+        attributes: Sequence[str],
+        drawable: Mapping[str, Sequence[str]] = ATTRIBUTES,
+        over: Sequence[str] = (),
+    ) -> None:
+        """Settle what is varied.
+
+        Args:
+            rewriter: of captions.
+            attributes: attribute sets in their written form, such as ``gender+age``.
+            drawable: the values that the installed editor can draw, by attribute.
+            over: attributes or extra columns whose values are a source's cell; a source that
+                lacks one of them is refused.
+
+        Raises:
+            AttributeUnknown: an attribute can't be drawn, or none is named.
+        """
+        self.sets = parse_all(attributes, drawable)
+        self._rewriter, self._drawable, self._over = rewriter, drawable, tuple(over)
+        self._varied = [
+            attribute
+            for attribute in drawable
+            if any(attribute in varied.attributes for varied in self.sets)
         ]
-        if edits:
-            plan.edits += [_placebo(source, values), *edits]
-    return plan
+
+    def plan(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[SourcePlan]:
+        """Plan sources, rows of ``sources/pairs``, one at a time and in their order."""
+        for row in rows:
+            source = self._read(row)
+            planned = SourcePlan(source.source_id, source.cell, [], [])
+            contradiction = _contradiction(source)
+            if contradiction:
+                self._refuse_all(planned, "caption_contradicts", contradiction)
+            elif source.cell is None:
+                missing = f"the target is over {', '.join(self._over)}, and one of them is unknown"
+                self._refuse_all(planned, "cell_unknown", missing)
+            else:
+                self._plan_one(source, planned)
+            yield planned
+
+    def _read(self, row: Mapping[str, Any]) -> _Source:
+        given, caption = row["attributes"] or {}, row["caption"]
+        named, known = {}, {}
+        for attribute in self._drawable:
+            said = self._rewriter.named_value(caption, attribute)
+            if said:
+                named[attribute] = said
+            if value := given.get(attribute) or said:
+                known[attribute] = value
+        shown = {name: value for name, value in known.items() if value in self._drawable[name]}
+        cell = joined({**(row["extra"] or {}), **known}, self._over)
+        has_picture = row["image_key"] is not None
+        return _Source(row["source_id"], caption, cell, has_picture, named, known, shown)
+
+    def _refuse_all(self, planned: SourcePlan, reason: str, detail: str) -> None:
+        planned.refusals.extend(
+            Refusal(planned.source_id, varied.name, reason, detail) for varied in self.sets
+        )
+
+    def _plan_one(self, source: _Source, planned: SourcePlan) -> None:
+        base, unsaid = self._base_caption(source)
+        for varied in self.sets:
+            try:
+                self._refuse_unfit(varied, source, unsaid)
+                planned.edits.extend(self._edits(varied, source, base))
+            except _Refused as refused:
+                reason, detail = refused.args
+                planned.refusals.append(Refusal(planned.source_id, varied.name, reason, detail))
+        if planned.edits:
+            planned.edits.insert(0, _placebo(source, base))
+
+    def _base_caption(self, source: _Source) -> tuple[str, dict[str, CannotRewrite]]:
+        """The caption that names all known values of what is varied, and what it could not say."""
+        missing = {
+            attribute: source.shown[attribute]
+            for attribute in self._varied
+            if attribute in source.shown and attribute not in source.named
+        }
+        if not missing:
+            return source.caption, {}
+        try:
+            return self._rewriter.rewrite(source.caption, missing).caption, {}
+        except CannotRewrite as error:
+            return source.caption, dict.fromkeys(missing, error)
+
+    def _refuse_unfit(
+        self, varied: AttributeSet, source: _Source, unsaid: Mapping[str, CannotRewrite]
+    ) -> None:
+        """Raises `_Refused` where the set can't be made of this source."""
+        for attribute in varied.attributes:
+            own = source.known.get(attribute)
+            if own is None and source.has_picture:
+                raise _Refused(
+                    "value_unknown",
+                    f"neither the metadata nor the caption {source.caption!r} says the {attribute}",
+                )
+            if own is not None and attribute not in source.shown:
+                raise _Refused(
+                    "value_not_drawable",
+                    f"the source's {attribute} {own!r} can't be drawn by the installed editor; it "
+                    f"draws {', '.join(self._drawable[attribute])}",
+                )
+            if attribute in unsaid:
+                raise _Refused(unsaid[attribute].reason, str(unsaid[attribute]))
+
+    def _edits(self, varied: AttributeSet, source: _Source, base: str) -> list[Edit]:
+        """Edits to all members but the source's own; of an unknown own value, to all."""
+        edits = []
+        for member in varied.members():
+            changed = {
+                name: value for name, value in member.items() if source.shown.get(name) != value
+            }
+            if not changed:
+                continue
+            try:
+                made = self._rewriter.rewrite(base, changed)
+            except CannotRewrite as error:
+                raise _Refused(error.reason, str(error)) from error
+            to_values = {**source.shown, **member}
+            edits.append(
+                Edit(
+                    edit_id=f"{source.source_id}-{varied.name}-{value_of(member, varied.name)}",
+                    source_id=source.source_id,
+                    kind=COUNTERFACTUAL,
+                    attribute=varied.name,
+                    cell=source.cell or "",
+                    from_values=source.shown,
+                    to_values=to_values,
+                    base_caption=base,
+                    caption=made.caption,
+                    instruction=instruction(to_values),
+                    explanation=made.explanation,
+                )
+            )
+        return edits
 
 
-def _contradiction(caption: str, values: Mapping[str, str]) -> str | None:
+def _contradiction(source: _Source) -> str | None:
     """What metadata and caption disagree about: nothing of such a source can be trusted."""
-    for attribute, own in values.items():
-        named = named_value(caption, attribute)
-        if named not in (None, own):
-            return f"metadata says {attribute} {own!r} and the caption {caption!r} says {named!r}"
+    for attribute, own in source.known.items():
+        named = source.named.get(attribute, own)
+        if named != own:
+            return (
+                f"metadata says {attribute} {own!r} and the caption {source.caption!r} says "
+                f"{named!r}"
+            )
     return None
 
 
-def _edits_of(
-    source: Mapping[str, Any], attribute: str, values: dict[str, str], refusals: list[Refusal]
-) -> list[Edit]:
-    source_id, caption = source["source_id"], source["caption"]
-    own = values.get(attribute)
-    if own is None:
-        detail = f"neither the metadata nor the caption {caption!r} says the {attribute}"
-        refusals.append(Refusal(source_id, attribute, "value_unknown", detail))
-        return []
-    edits = []
-    for value in ATTRIBUTES[attribute]:
-        if value == own:
-            continue
-        try:
-            rewritten = rewrite(caption, attribute, value)
-        except CannotRewrite as error:
-            refusals.append(Refusal(source_id, attribute, error.reason, str(error)))
-            return []
-        to_values = {**values, attribute: value}
-        edits.append(
-            Edit(
-                edit_id=f"{source_id}-{attribute}-{value}",
-                source_id=source_id,
-                kind=COUNTERFACTUAL,
-                attribute=attribute,
-                from_values=values,
-                to_values=to_values,
-                caption=rewritten.caption,
-                instruction=instruction(to_values),
-                explanation=rewritten.explanation,
-            )
-        )
-    return edits
-
-
-def _placebo(source: Mapping[str, Any], values: dict[str, str]) -> Edit:
+def _placebo(source: _Source, base: str) -> Edit:
     return Edit(
-        edit_id=f"{source['source_id']}-placebo",
-        source_id=source["source_id"],
+        edit_id=f"{source.source_id}-placebo",
+        source_id=source.source_id,
         kind=PLACEBO,
         attribute=None,
-        from_values=values,
-        to_values=values,
-        caption=source["caption"],
-        instruction=instruction(values),
+        cell=source.cell or "",
+        from_values=source.shown,
+        to_values=source.shown,
+        base_caption=base,
+        caption=base,
+        instruction=instruction(source.shown),
         explanation="placebo: the same values, drawn again",
     )

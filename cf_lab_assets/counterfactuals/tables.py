@@ -1,4 +1,4 @@
-"""Schemas of the counterfactual tables, and reading and writing them whole.
+"""Schemas of the counterfactual tables, and reading and writing them, whole or as streams.
 
 pyarrow is imported when a schema is asked for: the code location loads without it.
 """
@@ -6,7 +6,11 @@ pyarrow is imported when a schema is asked for: the code location loads without 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,7 +25,12 @@ TABLES = (
     "pair_scores",
     "accepted_sets",
     "rejected_sets",
+    "acceptance",
+    "directions",
+    "quotas",
 )
+# Rows of a Parquet row group, which is what a stream holds in memory: some ten megabytes.
+ROWS_AT_ONCE = 8192
 
 
 def batch_key(batch: str, table: str) -> str:
@@ -38,6 +47,7 @@ def schema(table: str) -> pa.Schema:
     import pyarrow as pa
 
     text, texts, number = pa.string(), pa.list_(pa.string()), pa.float32()
+    whole = pa.int64()
     values = pa.map_(text, text)
     scores = dict.fromkeys(("sim_0", "sim_1", "sim_dir", "sim_img", "preservation", "cits"), number)
     member = pa.struct({"edit_id": text, "draw": pa.int32()})
@@ -47,8 +57,10 @@ def schema(table: str) -> pa.Schema:
             "source_id": text,
             "kind": text,
             "attribute": text,
+            "cell": text,
             "from_values": values,
             "to_values": values,
+            "base_caption": text,
             "caption": text,
             "instruction": text,
             "explanation": text,
@@ -74,14 +86,31 @@ def schema(table: str) -> pa.Schema:
             "set_id": text,
             "source_id": text,
             "attribute": text,
+            "from_value": text,
             "members": pa.list_(member),
         },
         "rejected_sets": {
             "set_id": text,
             "source_id": text,
             "attribute": text,
+            "from_value": text,
             "stage": text,
             "reasons": texts,
+        },
+        "acceptance": {"attribute": text, "values": values, "drawn": whole, "accepted": whole},
+        "directions": {
+            "attribute": text,
+            "from_value": text,
+            "to_value": text,
+            "drawn": whole,
+            "accepted": whole,
+        },
+        "quotas": {
+            "attribute": text,
+            "cell": text,
+            "share": pa.float64(),
+            **dict.fromkeys(("offered", "quota", "drawn", "accepted", "shortfall"), whole),
+            "outcome": text,
         },
         "pairs": {
             "pair_id": text,
@@ -155,3 +184,91 @@ def write_rows(bucket: Bucket, batch: str, table: str, rows: Sequence[Mapping[st
 def read_rows(bucket: Bucket, batch: str, table: str) -> list[dict[str, Any]]:
     """The rows of one of a batch's tables."""
     return to_rows(from_bytes(bucket.get_bytes(batch_key(batch, table))))
+
+
+def stream_rows(bucket: Bucket, key: str) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet object, one row group after the other in memory.
+
+    Raises:
+        BucketKeyError: there is no such object.
+    """
+    import pyarrow.parquet as pq
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table.parquet"
+        bucket.get_file(key, path)
+        with pq.ParquetFile(path) as table:
+            for batch in table.iter_batches(ROWS_AT_ONCE):
+                yield from batch.to_pylist(maps_as_pydicts="strict")
+
+
+class _Writer:
+    """One table on its way to a file."""
+
+    def __init__(self, table: str, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self.table, self.path, self.rows = table, path, 0
+        self._waiting: list[Mapping[str, Any]] = []
+        self._file = pq.ParquetWriter(path, schema(table), compression="zstd")
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self._waiting.append(row)
+        self.rows += 1
+        if len(self._waiting) >= ROWS_AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._file.write_table(from_rows(self.table, self._waiting))
+            self._waiting = []
+
+    def close(self) -> None:
+        """Write what is left; a second time does nothing."""
+        self._flush()
+        self._file.close()
+
+
+class Staged:
+    """A batch's tables that are written as rows come, and put into the bucket at the end."""
+
+    def __init__(self, writers: Mapping[str, _Writer]) -> None:
+        self._writers = writers
+
+    def add(self, table: str, row: Mapping[str, Any]) -> None:
+        """Add a row; keys that the table has no column for are left out."""
+        self._writers[table].add(row)
+
+    def count(self, table: str) -> int:
+        """Rows of a table so far."""
+        return self._writers[table].rows
+
+    def differs(self, bucket: Bucket, batch: str, table: str) -> bool:
+        """Whether the bucket holds other rows of this table; not so where it holds none."""
+        import pyarrow.parquet as pq
+
+        if not bucket.exists(batch_key(batch, table)):
+            return False
+        writer = self._writers[table]
+        writer.close()
+        old = writer.path.with_suffix(".old")
+        bucket.get_file(batch_key(batch, table), old)
+        with pq.ParquetFile(old) as before, pq.ParquetFile(writer.path) as now:
+            pairs = zip_longest(before.iter_batches(ROWS_AT_ONCE), now.iter_batches(ROWS_AT_ONCE))
+            return any(a is None or b is None or not a.equals(b) for a, b in pairs)
+
+    def put(self, bucket: Bucket, batch: str, table: str) -> None:
+        """Put a finished table into the bucket."""
+        writer = self._writers[table]
+        writer.close()
+        bucket.put_file(batch_key(batch, table), writer.path)
+
+
+@contextmanager
+def staged(*tables: str) -> Iterator[Staged]:
+    """Files for tables, gone when the block ends; what was not `put` never was."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as closing:
+        writers = {table: _Writer(table, Path(folder) / table) for table in tables}
+        for writer in writers.values():
+            closing.callback(writer.close)
+        yield Staged(writers)

@@ -212,37 +212,16 @@ def test_offered_sets_are_counted_by_what_the_source_shows() -> None:
             "from_value": ["woman", "woman", "old"],
         }
     )
-    values = pa.map_(pa.string(), pa.string())
-
-    def edit(source: str, kind: str, attribute: str | None, own: str) -> dict[str, Any]:
-        return {
-            "source_id": source,
-            "kind": kind,
-            "attribute": attribute,
-            "from_values": [(attribute or "gender", own)],
+    drawn = pa.table(
+        {
+            "source_id": ["s1", "s2", "s3", "s1", "s1"],
+            "attribute": ["gender", "gender", "gender", "age", "age"],
+            "from_value": ["woman", "woman", "man", "old", "old"],
         }
-
-    plan = pa.Table.from_pylist(
-        [
-            edit("s1", "counterfactual", "gender", "woman"),
-            edit("s2", "counterfactual", "gender", "woman"),
-            edit("s3", "counterfactual", "gender", "man"),
-            edit("s1", "counterfactual", "age", "old"),
-            edit("s1", "counterfactual", "age", "old"),
-            edit("s1", "placebo", None, "woman"),
-        ],
-        schema=pa.schema(
-            [
-                ("source_id", pa.string()),
-                ("kind", pa.string()),
-                ("attribute", pa.string()),
-                ("from_values", values),
-            ]
-        ),
     )
     cells = {
         (one["attribute"], one["from_value"]): (one["offered"], one["accepted"], one["share"])
-        for one in report.acceptance_cells(sets, [plan])
+        for one in report.acceptance_cells(sets, [drawn])
     }
     assert cells == {
         ("age", "old"): (1, 1, 1.0),
@@ -251,7 +230,7 @@ def test_offered_sets_are_counted_by_what_the_source_shows() -> None:
     }
 
 
-def test_what_was_offered_is_unknown_and_not_zero_without_plans() -> None:
+def test_what_was_offered_is_unknown_and_not_zero_without_tables() -> None:
     sets = pa.table({"attribute": ["age"], "from_value": ["old"]})
     (cell,) = report.acceptance_cells(sets, None)
     assert cell["offered"] is None

@@ -1,1 +1,1 @@
-"""Benchmarks: run as modules, never collected by pytest."""
+"""Measurements against peers, each a module to run; no tests."""

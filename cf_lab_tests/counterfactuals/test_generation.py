@@ -1,13 +1,15 @@
-from dataclasses import asdict
-
 import pytest
 
-from cf_lab_assets.counterfactuals import dataset, generation, plan, tables
+from cf_lab_assets.counterfactuals import dataset, generation, planning, rounds, tables
+from cf_lab_assets.counterfactuals.plan import Planner
+from cf_lab_assets.counterfactuals.rewrite import Rewriter
+from cf_lab_assets.counterfactuals.taxonomy import default_taxonomy
 from cf_lab_assets.models import artifacts
 from cf_lab_assets.starter import world
 from cf_lab_resources.engine.editors import EditorSettings
 
 SETTINGS = EditorSettings(steps=4, batch_size=8)
+HASHES = {"editor": "a"}
 
 
 @pytest.fixture(scope="module")
@@ -17,73 +19,95 @@ def models():
 
 @pytest.fixture
 def work(bucket, batch):
-    sources = tables.to_rows(tables.from_bytes(bucket.get_bytes(f"sources/{batch}/pairs.parquet")))
-    edits = [asdict(edit) for edit in plan.plan_edits(sources, list(world.ATTRIBUTES)).edits]
-    tables.write_rows(bucket, batch, "edit_plan", edits)
-    return generation.lay_out(batch, sources, edits, chunk_sources=1, name="f" * 64)
+    planner = Planner(Rewriter(default_taxonomy()), list(world.ATTRIBUTES))
+    planning.write_plan(bucket, batch, planner, None, {})
+    return list(rounds.planned_work(bucket, batch))
 
 
-def rows_of(work, bucket, models):
-    return [
-        row for chunk in generation.run_chunks(work, bucket, lambda: models, 2) for row in chunk
-    ]
+def draw(bucket, batch, load):
+    """Draw all of a batch, a source a chunk; its tables, and the drawing."""
+    generator = generation.Generator(bucket, batch, load, HASHES, SETTINGS, 2)
+    with tables.staged(*rounds.TABLES) as staged:
+        drawing = rounds.Drawing(generator, staged, chunk_sources=1)
+        for _ in rounds.draw_batch(bucket, batch, drawing, None):
+            pass
+        for table in rounds.TABLES:
+            staged.put(bucket, batch, table)
+    return {table: tables.read_rows(bucket, batch, table) for table in rounds.TABLES}
 
 
-def test_chunks_hold_whole_sources(work):
-    assert len(work.chunks) == 3
-    assert all(len({edit["source_id"] for edit in chunk}) == 1 for chunk in work.chunks)
-
-
-def test_every_edit_is_drawn_until_accepted_or_spent(work, bucket, models):
-    rows = rows_of(work, bucket, models)
+def test_every_edit_is_drawn_until_accepted_or_spent(work, bucket, batch, models):
+    written = draw(bucket, batch, lambda: models)
     draws = {}
-    for row in rows:
+    for row in written["pair_scores"]:
         draws.setdefault(row["edit_id"], []).append(row)
-    assert set(draws) == {edit["edit_id"] for chunk in work.chunks for edit in chunk}
+    assert set(draws) == {edit["edit_id"] for _, edits in work for edit in edits}
     for attempts in draws.values():
         assert [row["draw"] for row in attempts] == list(range(len(attempts)))
         assert len(attempts) <= 2
         assert not any(row["accepted"] for row in attempts[:-1])
         assert attempts[-1]["accepted"] or len(attempts) == 2
         assert all(row["reasons"] or row["accepted"] for row in attempts)
-    assert all(bucket.exists(row["image_key"]) for row in rows)
+    assert all(bucket.exists(row["image_key"]) for row in written["candidates"])
+    made = {row["set_id"] for row in written["accepted_sets"] + written["rejected_sets"]}
+    assert made == {f"{s['source_id']}-{name}" for s, _ in work for name in world.ATTRIBUTES}
+    counted = sum(row["drawn"] for row in written["acceptance"])
+    assert counted == len(made) == len(written["accepted_sets"] + written["rejected_sets"])
+    counted = sum(row["drawn"] for row in written["directions"])
+    assert counted == sum(len(edits) - 1 for _, edits in work)
 
 
-def test_a_run_that_stopped_goes_on_and_ends_in_the_same_rows(work, bucket, models):
-    whole = rows_of(work, bucket, models)
-    bucket.delete([work.key(1), work.key(2)])
-    kept = bucket.get_bytes(work.key(0))
-
+def test_a_run_that_stopped_goes_on_and_ends_in_the_same_rows(work, bucket, batch, models):
+    whole = draw(bucket, batch, lambda: models)
+    chunks = [info.key for info in bucket.list(f"counterfactuals/{batch}/chunks")]
+    assert len(chunks) == 3
+    contents = {key: bucket.get_bytes(key) for key in chunks}
+    bucket.delete(chunks[1:])
     loads = []
 
     def load():
         loads.append(1)
         return models
 
-    chunks = generation.run_chunks(work, bucket, load, 2)
-    next(chunks)
-    next(chunks)
-    chunks.close()  # the run ends here, with one chunk still to make
-    again = [row for chunk in generation.run_chunks(work, bucket, load, 2) for row in chunk]
-    assert again == whole
-    assert bucket.get_bytes(work.key(0)) == kept
-    assert len(loads) == 2, "models are loaded once a run, and only where a chunk is missing"
-    assert [row for c in generation.run_chunks(work, bucket, load, 2) for row in c] == whole
-    assert len(loads) == 2
+    assert draw(bucket, batch, load) == whole
+    assert {key: bucket.get_bytes(key) for key in chunks} == contents
+    assert len(loads) == 1, "models are loaded once a run, and only where a chunk is missing"
+    assert draw(bucket, batch, load) == whole
+    assert len(loads) == 1
 
 
-def test_a_candidate_does_not_depend_on_its_company(work, bucket, models):
-    together = {(r["edit_id"], r["draw"]): r for r in rows_of(work, bucket, models)}
+def test_a_candidate_does_not_depend_on_its_company(work, bucket, batch, models):
     editor, judge = models
-    edit = work.chunks[1][2]
-    alone = generation.make_chunk([edit], work.sources, bucket, editor, judge, 1)[0]
-    assert alone["noise_seed"] == together[edit["edit_id"], 0]["noise_seed"]
+    source, edits = work[1]
+    sources = {source["source_id"]: source}
+    together = generation.make_chunk(edits, sources, bucket, editor, judge, 1)
+    alone = generation.make_chunk([edits[2]], sources, bucket, editor, judge, 1)[0]
+    assert alone["noise_seed"] == together[2]["noise_seed"]
     for score in ("cits", "sim_1", "preservation"):
-        assert alone[score] == pytest.approx(together[edit["edit_id"], 0][score], abs=0.02)
+        assert alone[score] == pytest.approx(together[2][score], abs=0.02)
+
+
+def test_a_placebo_has_no_direction_also_where_its_caption_says_more(work, bucket, models):
+    editor, judge = models
+    source, edits = work[0]
+    sources = {source["source_id"]: {**source, "caption": "a portrait"}}
+    placebo, other = generation.make_chunk(edits[:2], sources, bucket, editor, judge, 1)
+    assert placebo["sim_dir"] is None
+    assert other["sim_dir"] is not None
 
 
 def edit(edit_id, attribute):
-    return {"edit_id": edit_id, "source_id": "s1", "attribute": attribute}
+    values = {"gender": "man", "age": "old"}
+    return {
+        "edit_id": edit_id,
+        "source_id": "s1",
+        "attribute": attribute,
+        "from_values": values,
+        "to_values": values,
+        "base_caption": "a portrait",
+        "caption": edit_id,
+        "instruction": edit_id,
+    }
 
 
 def row(edit_id, accepted, draw=0):
@@ -111,33 +135,41 @@ def test_no_set_is_accepted_without_its_placebo():
     assert len(rejected) == 2
 
 
+def test_a_set_of_a_source_whose_placebo_failed_before_says_so():
+    _, rejected = generation.accept_sets([EDITS[0], EDITS[1]], [row("p", False)])
+    assert rejected[0]["reasons"] == ["p: blurred", "g: not drawn"]
+
+
 def test_the_fingerprint_changes_with_whatever_matters():
-    base = generation.fingerprint(EDITS, {"editor": "a"}, SETTINGS, generation.GenerationSettings())
     others = [
+        generation.fingerprint(EDITS[1:], {"editor": "a"}, SETTINGS, 3),
+        generation.fingerprint(EDITS, {"editor": "b"}, SETTINGS, 3),
+        generation.fingerprint(EDITS, {"editor": "a"}, EditorSettings(), 3),
+        generation.fingerprint(EDITS, {"editor": "a"}, SETTINGS, 5),
         generation.fingerprint(
-            EDITS[1:], {"editor": "a"}, SETTINGS, generation.GenerationSettings()
+            [{**EDITS[0], "base_caption": "a picture"}, *EDITS[1:]], {"editor": "a"}, SETTINGS, 3
         ),
-        generation.fingerprint(EDITS, {"editor": "b"}, SETTINGS, generation.GenerationSettings()),
-        generation.fingerprint(
-            EDITS, {"editor": "a"}, EditorSettings(), generation.GenerationSettings()
-        ),
-        generation.fingerprint(EDITS, {"editor": "a"}, SETTINGS, generation.GenerationSettings(5)),
     ]
-    assert len({base, *others}) == 5
+    base = generation.fingerprint(EDITS, {"editor": "a"}, SETTINGS, 3)
+    assert len({base, *others}) == 6
+
+
+def test_the_fingerprint_does_not_change_with_what_does_not_determine_the_rows():
+    told = [{**edit, "cell": "man", "explanation": "why"} for edit in EDITS]
+    assert generation.fingerprint(told, HASHES, SETTINGS, 3) == generation.fingerprint(
+        EDITS, HASHES, SETTINGS, 3
+    )
 
 
 @pytest.fixture
 def made(work, bucket, batch, models):
     """The batch's tables, with every candidate taken as accepted."""
-    rows = [{**r, "accepted": True, "reasons": []} for r in rows_of(work, bucket, models)]
-    edits = [edit for chunk in work.chunks for edit in chunk]
+    written = draw(bucket, batch, lambda: models)
+    rows = [{**row, "accepted": True, "reasons": []} for row in written["pair_scores"]]
+    edits = [edit for _, planned in work for edit in planned]
     accepted, _ = generation.accept_sets(edits, rows)
     dataset.write_made_with(bucket, batch, {"editor": {"name": "e"}}, {"steps": 4})
-    for table, content in (
-        ("candidates", rows),
-        ("pair_scores", rows),
-        ("accepted_sets", accepted),
-    ):
+    for table, content in (("pair_scores", rows), ("accepted_sets", accepted)):
         tables.write_rows(bucket, batch, table, content)
     return batch
 

@@ -1,0 +1,206 @@
+"""Planning a batch: sources in, edit plan, refusals and quotas out, all as streams.
+
+Nothing of a source is kept once it is written but its count in a cell, so that ten million rows
+are planned in the memory of a few thousand.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cf_lab_assets.counterfactuals import dataset, tables
+from cf_lab_assets.counterfactuals.attribute_sets import joined
+from cf_lab_assets.counterfactuals.plan import COUNTERFACTUAL, Edit, Planner, SourcePlan
+from cf_lab_assets.counterfactuals.targets import (
+    SamplingPlan,
+    Target,
+    read_sampling,
+    sampling_key,
+)
+from cf_lab_assets.sources.batches import pairs_key
+from cf_lab_assets.starter.world import ATTRIBUTES
+from cf_lab_resources.errors import LabError
+
+if TYPE_CHECKING:
+    from cf_lab_resources.bucket import Bucket
+
+SAMPLE = 8
+
+
+class PlanFileError(LabError):
+    """A file with the edit plan's configuration that can't be taken; the message says why."""
+
+
+@dataclass
+class Planned:
+    """What a plan came to.
+
+    Attributes:
+        edits: how many there are, placebos among them.
+        refused: sets by reason.
+        world: sources by cell.
+        offered: sets that can be drawn, by attribute set and cell.
+        sample: the first edits.
+        sampling: the quotas; None where everything is drawn.
+    """
+
+    edits: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    world: Counter[str] = field(default_factory=Counter)
+    offered: Counter[tuple[str, str]] = field(default_factory=Counter)
+    sample: list[Edit] = field(default_factory=list)
+    sampling: SamplingPlan | None = None
+
+    def count(self, planned: SourcePlan, drawable: bool) -> None:
+        """Take in one source; `drawable` is whether it has a picture."""
+        self.edits += len(planned.edits)
+        self.refused.update(refusal.reason for refusal in planned.refusals)
+        if len(self.sample) < SAMPLE:
+            self.sample += planned.edits[: SAMPLE - len(self.sample)]
+        if planned.cell is None:
+            return
+        self.world[planned.cell] += 1
+        if drawable:
+            varied = {e.attribute for e in planned.edits if e.kind == COUNTERFACTUAL}
+            self.offered.update((str(attribute), planned.cell) for attribute in varied)
+
+
+def write_plan(
+    bucket: Bucket,
+    batch: str,
+    planner: Planner,
+    target: Target | None,
+    models: Mapping[str, Any],
+) -> Planned:
+    """Plan a stored batch; its old plan stays until the new one is complete.
+
+    Args:
+        bucket: holds the batch; the plan goes there.
+        batch: the source batch.
+        planner: plans sources.
+        target: of the accepted sets; None draws everything.
+        models: behind candidates and scores; only batches made with the same are evidence of
+            acceptance rates.
+
+    Raises:
+        TargetError: the target does not fit the batch.
+    """
+    made = Planned()
+    with tables.staged("edit_plan", "refused_edits") as staged:
+        stream_plan(tables.stream_rows(bucket, pairs_key(batch)), planner, staged, made)
+        made.sampling = _sampling(bucket, batch, planner, target, models, made)
+        stored = read_sampling(bucket, batch)
+        if staged.differs(bucket, batch, "edit_plan") or _identity(stored) != _identity(
+            made.sampling
+        ):
+            # What was accepted under another plan must not be read with this one.
+            bucket.delete([tables.batch_key(batch, "accepted_sets")])
+        if made.sampling:
+            bucket.put_bytes(sampling_key(batch), made.sampling.to_json())
+        else:
+            bucket.delete([sampling_key(batch), tables.batch_key(batch, "quotas")])
+        staged.put(bucket, batch, "refused_edits")
+        staged.put(bucket, batch, "edit_plan")
+    return made
+
+
+def stream_plan(sources: Any, planner: Planner, staged: tables.Staged, made: Planned) -> None:
+    """Plan a stream of sources into staged tables ``edit_plan`` and ``refused_edits``."""
+    pictured: list[bool] = []
+
+    def watched() -> Any:
+        for source in sources:
+            pictured.append(source["image_key"] is not None)
+            yield source
+
+    for planned in planner.plan(watched()):
+        made.count(planned, pictured.pop())
+        for edit in planned.edits:
+            staged.add("edit_plan", _row(edit))
+        for refusal in planned.refusals:
+            staged.add("refused_edits", _row(refusal))
+
+
+def _row(record: Any) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}
+
+
+def _identity(sampling: SamplingPlan | None) -> str | None:
+    return sampling.identity() if sampling else None
+
+
+def _sampling(
+    bucket: Bucket,
+    batch: str,
+    planner: Planner,
+    target: Target | None,
+    models: Mapping[str, Any],
+    made: Planned,
+) -> SamplingPlan | None:
+    if target is None:
+        return None
+    shares = target.shares(made.world, ATTRIBUTES)
+    attributes = [varied.name for varied in planner.sets]
+    fresh = SamplingPlan.make(target, attributes, shares, made.offered)
+    stored = read_sampling(bucket, batch)
+    if stored and stored.identity() == fresh.identity():
+        # Evidence is taken once: what later batches show must not change this one's sets.
+        return stored
+    fresh.believe(evidence(bucket, batch, target.over, models))
+    return fresh
+
+
+def evidence(
+    bucket: Bucket, batch: str, over: tuple[str, ...], models: Mapping[str, Any]
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """Sets drawn and accepted by attribute set and cell, in other batches of the same models."""
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for other in dataset.finished_batches(bucket):
+        if other == batch or dataset.read_made_with(bucket, other)["models"] != models:
+            continue
+        if not bucket.exists(tables.batch_key(other, "acceptance")):
+            continue
+        for row in tables.read_rows(bucket, other, "acceptance"):
+            cell = joined(row["values"], over)
+            if cell is not None:
+                drawn, accepted = found.get((row["attribute"], cell), (0, 0))
+                found[row["attribute"], cell] = (drawn + row["drawn"], accepted + row["accepted"])
+    return found
+
+
+def read_plan_file(path: Path) -> dict[str, Any]:
+    """Configuration of the edit plan from a YAML file, its fields checked.
+
+    Raises:
+        PlanFileError: the file can't be read, or a field is unknown or of the wrong kind.
+    """
+    import yaml
+    from pydantic import ValidationError
+
+    from cf_lab_assets.counterfactuals.assets import EditPlanConfig, SamplingConfig
+
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PlanFileError(f"{path} can't be read as YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise PlanFileError(f"{path} must hold fields such as `attributes` and `sampling`")
+    # Dagster's configuration leaves out unknown fields without a word.
+    unknown = [name for name in document if name not in EditPlanConfig.model_fields]
+    nested = document.get("sampling")
+    if isinstance(nested, dict):
+        unknown += [f"sampling.{n}" for n in nested if n not in SamplingConfig.model_fields]
+    if unknown:
+        raise PlanFileError(f"{path}: there is no field {', '.join(map(str, unknown))}")
+    try:
+        return EditPlanConfig(**document).model_dump()
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}"
+            for fault in error.errors()
+        )
+        raise PlanFileError(f"{path}: {faults}") from error

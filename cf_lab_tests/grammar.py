@@ -11,7 +11,9 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-_FOUND = re.compile(r"^Found \d+ linkages? \((\d+) had no P\.P\. violations\)(?: at null count (\d+))?")
+_FOUND = re.compile(
+    r"^Found \d+ linkages? \((\d+) had no P\.P\. violations\)(?: at null count (\d+))?"
+)
 _OPTIONS = ("-graphics=0", "-limit=100", "-timeout=10", "-verbosity=1", "-null=1")
 
 

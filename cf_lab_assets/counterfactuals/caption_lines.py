@@ -19,7 +19,9 @@ class BadLine(LabError):
     """A line that holds no caption."""
 
 
-def targets(taxonomy: Taxonomy, attributes: Sequence[str], to: Sequence[str]) -> list[dict[str, str]]:
+def targets(
+    taxonomy: Taxonomy, attributes: Sequence[str], to: Sequence[str]
+) -> list[dict[str, str]]:
     """What each caption is rewritten to: every combination of the attributes' values.
 
     Args:

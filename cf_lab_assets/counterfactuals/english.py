@@ -35,7 +35,15 @@ MODALS = frozenset(
 PERSONAL = frozenset("i you he she it we they me him us them myself yourself itself".split())
 NEGATION = frozenset("not never n't".split())
 FUNCTION_WORDS = (
-    DETERMINERS | POSSESSIVES | PREPOSITIONS | CONJUNCTIONS | BE | HAVE | DO | MODALS | PERSONAL
+    DETERMINERS
+    | POSSESSIVES
+    | PREPOSITIONS
+    | CONJUNCTIONS
+    | BE
+    | HAVE
+    | DO
+    | MODALS
+    | PERSONAL
     | NEGATION
 )
 ADVERBS = frozenset(
@@ -84,8 +92,9 @@ BASE_VERBS = frozenset(
     "decide deliver describe die do draw dress drink drive eat enjoy enter explain fall feel fight "
     "fill find finish fix fly follow forget get give go grow happen hate have hear help hide hit "
     "hold hope hug identify jump keep kick kneel know laugh lead lean learn leave let lie lift "
-    "like listen live look lose love make mean meet move need offer open order owe own pack paint pass pay "
-    "perform pick play point pose pour prefer prepare present press promise pull push put raise "
+    "like listen live look lose love make mean meet move need offer open order owe own pack paint "
+    "pass pay perform pick play point pose pour "
+    "prefer prepare present press promise pull push put raise "
     "reach read receive refuse remember repair report rest ride rise run save say see seem sell "
     "send serve set settle sew shake share shout show sign sing sit sleep smell smile smoke speak "
     "spend stand stare start stay steal stop study surf swim take talk taste teach tell thank "
@@ -108,7 +117,9 @@ _TO_PLURAL = {
 }  # fmt: skip
 _TO_SINGULAR = {plural: singular for singular, plural in _TO_PLURAL.items() if plural != "'re"}
 _TO_SINGULAR["'re"] = "'s"
-_NO_THIRD_PERSON = frozenset("always perhaps besides sometimes afterwards this thus less yes".split())
+_NO_THIRD_PERSON = frozenset(
+    "always perhaps besides sometimes afterwards this thus less yes".split()
+)
 
 
 class Unsure(Exception):
@@ -124,7 +135,7 @@ def _inflect() -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def article(word: str) -> str:
-    """"a" or "an", by how the word sounds."""
+    """The article before a word, "a" or "an", by how it sounds."""
     return str(_inflect().a(word)).split(" ", 1)[0]
 
 

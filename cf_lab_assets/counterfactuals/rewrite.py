@@ -8,66 +8,33 @@ it is tried whether the way back leads to the same caption.
 
 from __future__ import annotations
 
-import bisect
 import functools
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from cf_lab_assets.counterfactuals import english
+from cf_lab_assets.counterfactuals.agreement import (
+    Change,
+    articles,
+    cased,
+    change_of,
+    span,
+    verb_changes,
+)
+from cf_lab_assets.counterfactuals.references import (
+    NAMING,
+    CannotRewrite,
+    acts_on_another,
+    check_singular_they,
+    may_be_named,
+    refused,
+    role_of,
+)
 from cf_lab_assets.counterfactuals.sentence import Mention, Person, Sentence, read
-from cf_lab_assets.counterfactuals.taxonomy import NEUTRAL, Form, Taxonomy, TaxonomyError
-from cf_lab_resources.errors import LabError
+from cf_lab_assets.counterfactuals.taxonomy import NEUTRAL, Taxonomy, TaxonomyError
 
 TEMPLATES = ("adjective", "relative")
 SENTENCES_KEPT = 256  # captions read lately; a set's members are rewritten from the same one
-
-REASONS = {
-    "unknown_value": "the taxonomy does not have the attribute or value",
-    "no_person": "the caption speaks of nobody whom the value could be given to",
-    "several_people": "it can't be told which of several people is meant",
-    "different_people": "the attributes are named of different people",
-    "several_values": "the caption names more than one value of one person",
-    "ambiguous_reference": "a pronoun may stand for somebody else",
-    "named_person": "a proper name would have to change too",
-    "no_counterpart": "a word has no counterpart for the value",
-    "value_implied": "another word implies a value",
-    "needs_grammar": "the grammar of a place can't be told surely",
-    "not_reversible": "the way back would lead to another caption",
-}
-
-
-class CannotRewrite(LabError):
-    """A caption that can't be rewritten surely.
-
-    Attributes:
-        reason: one of `REASONS`.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        """Keep the reason code beside the sentence."""
-        super().__init__(message)
-        self.reason = reason
-
-
-class Change(NamedTuple):
-    """One changed place of a caption.
-
-    Attributes:
-        attribute: for whose sake.
-        rule: what asked for it, such as ``noun``, ``pronoun: object``, ``verb``, ``article``.
-        start, end: the place in the caption as it was, in characters.
-        old: what stood there, empty for an insertion.
-        new: what stands there now.
-    """
-
-    attribute: str
-    rule: str
-    start: int
-    end: int
-    old: str
-    new: str
 
 
 @dataclass(frozen=True)
@@ -92,10 +59,10 @@ class Rewritten:
         if not self.changes:
             return "nothing to change: the caption names these values"
         return "; ".join(
-            f'{change.attribute}: "{change.old.strip()}" became "{change.new.strip()}" ({change.rule})'
-            if change.old
-            else f'{change.attribute}: "{change.new.strip()}" was inserted'
-            for change in self.changes
+            f'{attribute}: "{old}" became "{new}" ({rule})'
+            if old
+            else f'{attribute}: "{new.strip()}" was inserted'
+            for attribute, rule, _, _, old, new in self.changes
         )
 
 
@@ -158,7 +125,7 @@ class Rewriter:
             changes = self._changes(sentence, targets, asked)
         except english.Unsure as error:
             raise CannotRewrite("needs_grammar", f"in the caption {caption!r}: {error}") from error
-        changes += _articles(sentence, changes)
+        changes += articles(sentence, changes)
         changes.sort(key=lambda change: (change.start, change.end))
         return Rewritten(
             _applied(caption, changes),
@@ -193,15 +160,14 @@ class Rewriter:
         Raises:
             CannotRewrite: that can't be told.
         """
-        if "ame" in sentence.text or "alled" in sentence.text:
-            if _NAMING.search(sentence.text):
-                raise _refused("named_person", sentence, "gives somebody's name")
+        if NAMING.search(sentence.text):
+            raise refused("named_person", sentence, "gives somebody's name")
         people = sentence.people
         if any(person.related for person in people):
             people = [person for person in people if not person.related] or people
         naming = [person for person in people if person.mentions.get(attribute)]
         if len(naming) > 1:
-            raise _refused("several_people", sentence, f"names {attribute} of {len(naming)} people")
+            raise refused("several_people", sentence, f"names {attribute} of {len(naming)} people")
         if naming:
             return self._named_target(sentence, attribute, naming[0])
         if self.taxonomy.attributes[attribute].pronouns:
@@ -219,9 +185,9 @@ class Rewriter:
         mentions = person.mentions[attribute]
         values = {mention.form.value for mention in mentions}
         if len(values) > 1:
-            raise _refused("several_values", sentence, f"names {sorted(values)} of one person")
+            raise refused("several_values", sentence, f"names {sorted(values)} of one person")
         if person.named:
-            raise _refused("named_person", sentence, "calls the person by name")
+            raise refused("named_person", sentence, "calls the person by name")
         target = _Target(attribute, person, values.pop(), list(mentions))
         if self.taxonomy.attributes[attribute].pronouns and not person.plural:
             target.pronouns = self._pronouns_of(sentence, target, person)
@@ -236,7 +202,7 @@ class Rewriter:
         ]
         own = [index for index in own if sentence.is_bracketed(index)] or own
         if own and self._governs_plural(target):
-            _check_singular_they(sentence, own)
+            check_singular_they(sentence, own)
         for index in own:
             self._check_no_rival(sentence, target, person, index)
         return own
@@ -256,7 +222,7 @@ class Rewriter:
             values = {m.form.value for m in other.mentions.get(target.attribute, [])}
             if not possessed and (not values or target.value in values):
                 word, name = sentence.words[index], " ".join(sentence.words[other.head : other.end])
-                raise _refused(
+                raise refused(
                     "ambiguous_reference", sentence, f"leaves open whether {word!r} is the {name}"
                 )
 
@@ -273,12 +239,12 @@ class Rewriter:
         singular = marked or singular
         values = {form.value for _, form in singular}
         places = [index for index, _ in singular]
-        if len(values) > 1 or _acts_on_another(sentence, singular):
-            raise _refused("several_people", sentence, "has pronouns for more than one person")
+        if len(values) > 1 or acts_on_another(sentence, singular):
+            raise refused("several_people", sentence, "has pronouns for more than one person")
         if any(p.related and p.mentions.get(attribute) for p in sentence.people):
             self._check_only_owner(sentence, attribute, places)
-        if _may_be_named(sentence, places[0], self.taxonomy):
-            raise _refused("named_person", sentence, "seems to speak of somebody by name")
+        if may_be_named(sentence, places[0], self.taxonomy):
+            raise refused("named_person", sentence, "seems to speak of somebody by name")
         return _Target(attribute, self._only(people), values.pop(), [], places)
 
     def _they_target(
@@ -294,21 +260,21 @@ class Rewriter:
             return None
         if person is None or len(sentence.people) > 1:
             word = sentence.words[places[0]]
-            raise _refused("ambiguous_reference", sentence, f"leaves open who {word!r} is")
-        _check_singular_they(sentence, places)
+            raise refused("ambiguous_reference", sentence, f"leaves open who {word!r} is")
+        check_singular_they(sentence, places)
         return _Target(attribute, person, None, [], places)
 
     @staticmethod
     def _check_only_owner(sentence: Sentence, attribute: str, places: list[int]) -> None:
         owned = [p for p in sentence.people if p.related and p.mentions.get(attribute)]
         if any(place > min(p.head for p in owned) for place in places):
-            raise _refused("ambiguous_reference", sentence, "has a pronoun after two people")
+            raise refused("ambiguous_reference", sentence, "has a pronoun after two people")
 
     def _check_one_person(self, sentence: Sentence, targets: list[_Target]) -> None:
         people = [target.person for target in targets if target.person is not None]
         if any(person is not people[0] for person in people):
             names = ", ".join(target.attribute for target in targets)
-            raise _refused("different_people", sentence, f"names {names} of different people")
+            raise refused("different_people", sentence, f"names {names} of different people")
 
     def _changes(
         self, sentence: Sentence, targets: list[_Target], asked: dict[str, str]
@@ -368,7 +334,7 @@ class Rewriter:
                 plain = mention.form.row.forms[mention.form.value][0]
                 new = self._agreeing(attribute, plain, nouns)
                 if new != mention.form.text and agreement.other in nouns:
-                    yield _change(
+                    yield change_of(
                         sentence, attribute, "agreement", mention.start, mention.end, new
                     )
 
@@ -378,8 +344,10 @@ class Rewriter:
             return
         for word in sentence.lower[max(0, person.start - 1) : person.end + 3]:
             if target.attribute in implied.get(word, implied.get(word.partition("-")[2], ())):
-                raise _refused(
-                    "value_implied", sentence, f"says {word!r}, which implies the {target.attribute}"
+                raise refused(
+                    "value_implied",
+                    sentence,
+                    f"says {word!r}, which implies the {target.attribute}",
                 )
 
     def _mention_change(
@@ -388,37 +356,37 @@ class Rewriter:
         form = mention.form
         singular, plural = form.row.forms.get(value, (None, None))
         text = plural if form.plural else singular
-        old = _span(sentence, mention.start, mention.end)
+        old = span(sentence, mention.start, mention.end)
         if text is None:
-            raise _refused("no_counterpart", sentence, f"says {old!r}, which has none for {value}")
+            raise refused("no_counterpart", sentence, f"says {old!r}, which has none for {value}")
         if mention.attributive and " " in text:
-            raise _refused("needs_grammar", sentence, f"has {old!r} before another noun")
+            raise refused("needs_grammar", sentence, f"has {old!r} before another noun")
         if form.part == "adjective":
             text = self._agreeing(form.attribute, text, nouns)
         rule = f"{form.part}, attributive" if mention.attributive else form.part
-        return _change(sentence, form.attribute, rule, mention.start, mention.end, _cased(old, form, text))
+        return change_of(
+            sentence, form.attribute, rule, mention.start, mention.end, cased(old, form, text)
+        )
 
-    def _pronoun_changes(
-        self, sentence: Sentence, target: _Target, value: str
-    ) -> Iterator[Change]:
+    def _pronoun_changes(self, sentence: Sentence, target: _Target, value: str) -> Iterator[Change]:
         attribute = target.attribute
         pronouns = self.taxonomy.attributes[attribute].pronouns
         if target.pronouns and value not in pronouns:
             word = sentence.words[target.pronouns[0]]
-            raise _refused("no_counterpart", sentence, f"says {word!r}, which has none for {value}")
+            raise refused("no_counterpart", sentence, f"says {word!r}, which has none for {value}")
         for index in target.pronouns:
             form = self.taxonomy.pronouns[sentence.lower[index]]
-            role = _role(sentence, index, form.roles)
+            role = role_of(sentence, index, form.roles)
             old, new = sentence.words[index], getattr(pronouns[value], role)
             if form.value == value:
                 continue
             new = new[0].upper() + new[1:] if old[0].isupper() else new
             if len(old) > 1 and old.isupper():
                 new = new.upper()
-            yield _change(sentence, attribute, f"pronoun: {role}", index, index + 1, new)
+            yield change_of(sentence, attribute, f"pronoun: {role}", index, index + 1, new)
             numbers = pronouns[form.value].verb, pronouns[value].verb
             if role == "subject" and numbers[0] != numbers[1]:
-                yield from _verb_changes(sentence, attribute, index, numbers[1])
+                yield from verb_changes(sentence, attribute, index, numbers[1])
 
     def _neutral_form(self, target: _Target, value: str) -> str | None:
         """What a word such as "person" becomes, where the value's attribute has it."""
@@ -429,15 +397,13 @@ class Rewriter:
         singular, plural = form.row.forms.get(value, (None, None))
         return plural if form.plural else singular
 
-    def _neutral_changes(
-        self, sentence: Sentence, target: _Target, value: str
-    ) -> Iterator[Change]:
+    def _neutral_changes(self, sentence: Sentence, target: _Target, value: str) -> Iterator[Change]:
         """A neutral noun that becomes the value's, and the pronouns "they" with it."""
         person, text = target.person, self._neutral_form(target, value)
         if person and person.neutral and text:
-            old = _span(sentence, person.head, person.end)
-            new = _cased(old, person.neutral, text)
-            yield _change(
+            old = span(sentence, person.head, person.end)
+            new = cased(old, person.neutral, text)
+            yield change_of(
                 sentence, target.attribute, "neutral noun", person.head, person.end, new
             )
         yield from self._pronoun_changes(sentence, target, value)
@@ -451,17 +417,17 @@ class Rewriter:
     ) -> list[Change]:
         for attribute in values:
             if attribute in sentence.loose:
-                raise _refused("needs_grammar", sentence, f"names {attribute} in a way not read")
+                raise refused("needs_grammar", sentence, f"names {attribute} in a way not read")
         person = next((t.person for t in targets if t.person is not None), None)
         if person is None and any(one.named for one in sentence.people):
-            raise _refused("named_person", sentence, "calls a person by name")
+            raise refused("named_person", sentence, "calls a person by name")
         if person is None:
             known = [p for p in sentence.people if not p.related]
             reason = "several_people" if len(known) > 1 else "no_person"
             said = f"speaks of {len(known)} people" if len(known) > 1 else "names nobody"
-            raise _refused(reason, sentence, f"{said}, and no value of {', '.join(values)}")
+            raise refused(reason, sentence, f"{said}, and no value of {', '.join(values)}")
         if person.named:
-            raise _refused("named_person", sentence, "calls the person by name")
+            raise refused("named_person", sentence, "calls the person by name")
         if self.template == "relative" and not person.plural and person.neutral is None:
             return [self._relative(sentence, person, targets, values)]
         return self._adjectives(sentence, person, values, nouns)
@@ -474,7 +440,7 @@ class Rewriter:
         nouns: Mapping[str, str],
     ) -> list[Change]:
         """Adjectives in English order before the noun, among those that are there."""
-        changes = []
+        changes: list[Change] = []
         for attribute, value in sorted(values.items(), key=lambda item: self._place(item[0])):
             at = self._insertion_point(sentence, person, attribute)
             text = self._agreeing(attribute, self._inserted(attribute, value), nouns)
@@ -523,7 +489,7 @@ class Rewriter:
         targets: list[_Target],
         values: dict[str, str],
     ) -> Change:
-        """"a doctor" as "an elderly Black woman who is a doctor"."""
+        """A relative clause: "a doctor" as "an elderly Black woman who is a doctor"."""
         noun, words = "person", []
         for attribute, value in sorted(values.items(), key=lambda item: self._place(item[0])):
             nouns = self.taxonomy.attributes[attribute].nouns
@@ -532,7 +498,7 @@ class Rewriter:
             else:
                 words.append(self._inserted(attribute, value))
         phrase = " ".join([*words, noun])
-        described = _span(sentence, person.start, person.end)
+        described = span(sentence, person.start, person.end)
         opens = sentence.opens[person.start]
         if opens and described[1:2].islower():
             phrase = phrase[0].upper() + phrase[1:]
@@ -540,228 +506,7 @@ class Rewriter:
         described = f"{english.article(described.split()[0])} {described}"
         new = f"{phrase} who is {described}"
         rule = ", ".join(values)
-        return _change(sentence, rule, "relative clause", person.start, person.end, new)
-
-
-def _refused(reason: str, sentence: Sentence, what: str) -> CannotRewrite:
-    return CannotRewrite(reason, f"the caption {sentence.text!r} {what}")
-
-
-def _span(sentence: Sentence, start: int, end: int) -> str:
-    return sentence.text[sentence.starts[start] : sentence.ends[end - 1]]
-
-
-def _change(
-    sentence: Sentence, attribute: str, rule: str, start: int, end: int, new: str
-) -> Change:
-    first, last = sentence.starts[start], sentence.ends[end - 1]
-    return Change(attribute, rule, first, last, sentence.text[first:last], new)
-
-
-def _cased(old: str, form: Form, new: str) -> str:
-    """The new form with the capitals of the old one, beyond those that belong to the forms."""
-    if old == form.text:
-        return new
-    if old.isupper() and len(old) > 1:
-        return new.upper()
-    return new[0].upper() + new[1:]
-
-
-def _role(sentence: Sentence, index: int, roles: tuple[str, ...]) -> str:
-    if len(roles) == 1:
-        return roles[0]
-    ends = sentence.ends_phrase(index)
-    if set(roles) == {"object", "determiner"}:
-        return english.role_of_her(sentence.lower, index, ends)
-    return english.role_of_his(sentence.lower, index, ends)
-
-
-def _verb_changes(
-    sentence: Sentence, attribute: str, subject: int, number: str
-) -> Iterator[Change]:
-    """The verbs that agree with a subject pronoun: the one after it or before it, and others."""
-    words = sentence.lower
-    agreeing = english.plural_verb if number == "plural" else english.singular_verb
-    at = subject + 1
-    while at < len(words) and (words[at] in english.ADVERBS or words[at].endswith("ly") or words[at] == "never"):
-        at += 1
-    if at < len(words) and words[at] == "and" and at == subject + 1:
-        return  # "she and her friend are": the subject was plural already
-    if _is_inverted(sentence, subject):
-        at = subject - 1
-    if at >= len(words) or (sentence.broken[at] and at > subject):
-        raise english.Unsure(f"the verb of {words[subject]!r} is not found")
-    if words[at] in english.CONJUNCTIONS | english.PREPOSITIONS | english.DETERMINERS:
-        raise english.Unsure(f"the verb of {words[subject]!r} is not found")
-    if words[at] in ("'s", "'re"):
-        yield _clitic_change(sentence, attribute, at, number)
-        return
-    new = agreeing(words[at])
-    if new != words[at]:
-        old = sentence.words[at]
-        cased = new[0].upper() + new[1:] if old[0].isupper() else new
-        yield _change(sentence, attribute, "verb", at, at + 1, cased)
-        if at > subject and words[at] not in english.BE | english.HAVE | english.DO:
-            yield from _coordinated(sentence, attribute, at, agreeing)
-
-
-def _is_inverted(sentence: Sentence, subject: int) -> bool:
-    """Whether the verb stands before its subject: "is she", "what does she"."""
-    before = subject - 1
-    if before < 0 or sentence.broken[subject]:
-        return False
-    if sentence.lower[before] not in english.BE | english.HAVE | english.DO:
-        return False
-    first = sentence.opens[before] or sentence.broken[before]
-    return first or sentence.lower[before - 1] in english.CONJUNCTIONS
-
-
-def _clitic_change(sentence: Sentence, attribute: str, at: int, number: str) -> Change:
-    """ "'s" of "she's" is "is" or "has"; only "is" becomes "'re"."""
-    follower = sentence.lower[at + 1] if at + 1 < len(sentence.words) else ""
-    if number == "plural" and (
-        follower in ("been", "got", "had", "done", "gone") or follower in english.IRREGULAR_PAST
-        or follower.endswith("ed")
-    ):  # fmt: skip
-        if follower != "been" and follower != "got":
-            raise english.Unsure("whether \"'s\" is 'is' or 'has' can't be told")
-        new = "ve"
-    else:
-        new = "re" if number == "plural" else "s"
-    return _change(sentence, attribute, "verb", at, at + 1, sentence.words[at][0] + new)
-
-
-def _coordinated(
-    sentence: Sentence, attribute: str, verb: int, agreeing: functools.partial[str] | object
-) -> Iterator[Change]:
-    """Further verbs of the same subject: "she sits and reads a book"."""
-    words = sentence.lower
-    singular = agreeing is english.plural_verb
-    for at in range(verb + 2, len(words)):
-        if sentence.opens[at]:
-            return
-        joined = words[at - 1] in ("and", "or", "but", "then") or (
-            words[at - 1] in english.ADVERBS and words[at - 2] in ("and", "or", "but", "then")
-        )
-        if not joined or not (english.is_third_person(words[at]) or not singular):
-            continue
-        if not singular:
-            raise english.Unsure(f"whether {words[at]!r} has the same subject can't be told")
-        base = english.plural_verb(words[at])
-        follower = words[at + 1] if at + 1 < len(words) and not sentence.broken[at + 1] else ""
-        verbal = follower in (
-            english.DETERMINERS | english.POSSESSIVES | english.PREPOSITIONS | english.PERSONAL
-        )
-        if base in ("be", "are", "have", "do", "were") or at - 2 == verb or (
-            base in english.BASE_VERBS and verbal
-        ):  # fmt: skip
-            yield _change(sentence, attribute, "verb", at, at + 1, base)
-        elif base in english.BASE_VERBS:
-            raise english.Unsure(f"whether {words[at]!r} is a verb can't be told")
-
-
-def _check_singular_they(sentence: Sentence, places: list[int]) -> None:
-    """Refuse where "they" may be things or people that were named before it."""
-    singular = {p.head for p in sentence.people if not p.plural}
-    heads = {p.end for p in sentence.people}
-    for index in range(min(max(places), len(sentence.words))):
-        word = sentence.lower[index]
-        plural = english.is_third_person(word) and index not in heads and index not in singular
-        if word in ("and", "people", "children", "men", "women") and index not in singular:
-            plural = plural or not any(p.start <= index < p.end for p in sentence.people)
-        if plural and word not in english.FUNCTION_WORDS:
-            raise _refused(
-                "ambiguous_reference", sentence, f"leaves open whether 'they' are the {word}"
-            )
-
-
-def _acts_on_another(sentence: Sentence, pronouns: Iterable[tuple[int, object]]) -> bool:
-    """Whether one pronoun acts on another of the same kind: "she helped her" is of two people."""
-    subject = None
-    for index, form in pronouns:
-        roles = getattr(form, "roles", ())
-        if roles == ("subject",):
-            subject = index
-        elif subject is not None and "object" in roles:
-            between = sentence.lower[subject + 1 : index]
-            clause = not any(sentence.broken[subject + 1 : index + 1]) and not (
-                {"to", "because", "that", "if", "when", "while", "and"} & set(between)
-            )
-            if clause and _certain_role(sentence, index, roles) == "object":
-                return True
-    return False
-
-
-def _certain_role(sentence: Sentence, index: int, roles: tuple[str, ...]) -> str | None:
-    try:
-        return _role(sentence, index, roles)
-    except english.Unsure:
-        return None
-
-
-_NAMING = re.compile(r"\b(?:named|called|name (?:is|was)|name['\u2019]s)\s+[^\W\d_a-z]")
-
-
-_PLACES = frozenset("in at near on around across through outside inside over".split())
-
-
-def _may_be_named(sentence: Sentence, pronoun: int, taxonomy: Taxonomy) -> bool:
-    """Whether a proper name that the pronoun may stand for is before it."""
-    for index in range(pronoun):
-        if not sentence.words[index][0].isupper() or sentence.shut[index]:
-            continue
-        if sentence.opens[index]:
-            named = _opens_with_name(sentence, index, taxonomy)
-        else:
-            before = sentence.lower[index - 1]
-            named = sentence.is_name(index) and before not in _PLACES
-        if named and not any(p.start <= index < p.end and p.known for p in sentence.people):
-            return True
-    return False
-
-
-def _opens_with_name(sentence: Sentence, index: int, taxonomy: Taxonomy) -> bool:
-    """Whether a sentence begins "Mary smiles" or "Mary's"."""
-    word = sentence.lower[index]
-    if not sentence.words[index][0].isupper() or word in english.FUNCTION_WORDS | english.ADVERBS:
-        return False
-    if word in taxonomy.forms or word in taxonomy.person_nouns or word.endswith(("ing", "ly", "ed")):
-        return False
-    if index + 1 >= len(sentence.words):
-        return False
-    following = sentence.lower[index + 1]
-    return (
-        following in english.BE | english.HAVE | english.DO | english.MODALS | {"and", "'s"}
-        or english.is_third_person(following)
-        or following.endswith("ed")
-        or following in english.IRREGULAR_PAST
-    )
-
-
-def _articles(sentence: Sentence, changes: list[Change]) -> list[Change]:
-    """What "a" and "an" become before words that were changed."""
-    first: dict[int, Change] = {}
-    for change in changes:
-        known = first.get(change.start)
-        if known is None or change.end < known.end:
-            first.setdefault(change.start, change)
-    mended = []
-    for start, change in first.items():
-        before = sentence.text[max(0, start - 4) : start].lower()
-        if "a" not in before:
-            continue
-        index = bisect.bisect_left(sentence.starts, start)
-        if not 0 < index < len(sentence.starts) or sentence.starts[index] != start:
-            continue
-        if sentence.broken[index] or sentence.lower[index - 1] not in ("a", "an"):
-            continue
-        old = sentence.words[index - 1]
-        new = english.article(change.new.split()[0])
-        if new != old.lower():
-            new = new.upper() if old.isupper() and len(old) > 1 else new
-            new = new[0].upper() + new[1:] if old[0].isupper() else new
-            mended.append(_change(sentence, change.attribute, "article", index - 1, index, new))
-    return mended
+        return change_of(sentence, rule, "relative clause", person.start, person.end, new)
 
 
 def _applied(caption: str, changes: list[Change]) -> str:

@@ -29,7 +29,7 @@ from cf_lab_assets.counterfactuals.taxonomy import (
     is_spelt,
 )
 
-_BREAK = re.compile(r"[^\s\[\]]")
+_BREAK = re.compile(r"[^\s\[\]'\u2019]")
 _FULL_STOP = re.compile(r"[.!?\n]")
 _QUOTED = re.compile(
     r"\"[^\"]*\"|\u201c[^\u201d]*\u201d|(?<!\w)['\u2018](?!s\b)[^'\u2019]*['\u2019](?!\w)"
@@ -381,7 +381,7 @@ class _Reader:
         )
 
     def _add_title(self, item: _Item, form: Form) -> None:
-        """ "Mr. Smith"; with a given name as well, the name would have to change too."""
+        """A name such as "Mr. Smith"; a given name in it would have to change too."""
         sentence, end = self.sentence, item.end
         while end < len(sentence.words) and not sentence.broken[end] and sentence.is_name(end):
             end += 1

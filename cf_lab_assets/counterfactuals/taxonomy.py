@@ -189,7 +189,6 @@ class Form:
     text: str
 
 
-
 @dataclass(frozen=True)
 class PronounForm:
     """A pronoun: whose value it names, and what it can be in a sentence."""
@@ -323,9 +322,7 @@ class Taxonomy:
         for known, form in self.forms.get(words[0] if words else "", []):
             if known == words and form.attribute == attribute and form.value != NEUTRAL:
                 return str(form.value)
-        raise TaxonomyError(
-            f"{text!r} is no value of {attribute}; use one of {', '.join(values)}"
-        )
+        raise TaxonomyError(f"{text!r} is no value of {attribute}; use one of {', '.join(values)}")
 
 
 def is_spelt(text: str, form: Form) -> bool:

@@ -1,0 +1,162 @@
+"""Changes of a caption's words, and what must agree with them: capitals, verbs, articles."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from cf_lab_assets.counterfactuals import english
+from cf_lab_assets.counterfactuals.sentence import Sentence
+from cf_lab_assets.counterfactuals.taxonomy import Form
+
+
+class Change(NamedTuple):
+    """One changed place of a caption.
+
+    Attributes:
+        attribute: for whose sake.
+        rule: what asked for it, such as ``noun``, ``pronoun: object``, ``verb``, ``article``.
+        start, end: the place in the caption as it was, in characters.
+        old: what stood there, empty for an insertion.
+        new: what stands there now.
+    """
+
+    attribute: str
+    rule: str
+    start: int
+    end: int
+    old: str
+    new: str
+
+
+def span(sentence: Sentence, start: int, end: int) -> str:
+    """The text of `words[start:end]`."""
+    return sentence.text[sentence.starts[start] : sentence.ends[end - 1]]
+
+
+def change_of(
+    sentence: Sentence, attribute: str, rule: str, start: int, end: int, new: str
+) -> Change:
+    """The change of `words[start:end]` to a text."""
+    first, last = sentence.starts[start], sentence.ends[end - 1]
+    return Change(attribute, rule, first, last, sentence.text[first:last], new)
+
+
+def cased(old: str, form: Form, new: str) -> str:
+    """The new form with the capitals of the old one, beyond those that belong to the forms."""
+    if old == form.text:
+        return new
+    if old.isupper() and len(old) > 1:
+        return new.upper()
+    return new[0].upper() + new[1:]
+
+
+def verb_changes(sentence: Sentence, attribute: str, subject: int, number: str) -> Iterator[Change]:
+    """The verbs that agree with a subject pronoun: the one after it or before it, and others."""
+    words = sentence.lower
+    agreeing = english.plural_verb if number == "plural" else english.singular_verb
+    at = subject + 1
+    while at < len(words) and (
+        words[at] in english.ADVERBS or words[at].endswith("ly") or words[at] == "never"
+    ):
+        at += 1
+    if at < len(words) and words[at] == "and" and at == subject + 1:
+        return  # "she and her friend are": the subject was plural already
+    if _is_inverted(sentence, subject):
+        at = subject - 1
+    if at >= len(words) or (sentence.broken[at] and at > subject):
+        raise english.Unsure(f"the verb of {words[subject]!r} is not found")
+    if words[at] in english.CONJUNCTIONS | english.PREPOSITIONS | english.DETERMINERS:
+        raise english.Unsure(f"the verb of {words[subject]!r} is not found")
+    if words[at] in ("'s", "'re"):
+        yield _clitic_change(sentence, attribute, at, number)
+        return
+    new = agreeing(words[at])
+    if new != words[at]:
+        old = sentence.words[at]
+        cased = new[0].upper() + new[1:] if old[0].isupper() else new
+        yield change_of(sentence, attribute, "verb", at, at + 1, cased)
+        if at > subject and words[at] not in english.BE | english.HAVE | english.DO:
+            yield from _coordinated(sentence, attribute, at, agreeing)
+
+
+def _is_inverted(sentence: Sentence, subject: int) -> bool:
+    """Whether the verb stands before its subject: "is she", "what does she"."""
+    before = subject - 1
+    if before < 0 or sentence.broken[subject]:
+        return False
+    if sentence.lower[before] not in english.BE | english.HAVE | english.DO:
+        return False
+    first = sentence.opens[before] or sentence.broken[before]
+    return first or sentence.lower[before - 1] in english.CONJUNCTIONS
+
+
+def _clitic_change(sentence: Sentence, attribute: str, at: int, number: str) -> Change:
+    """The clitic of "she's" is "is" or "has"; only "is" becomes "'re"."""
+    follower = sentence.lower[at + 1] if at + 1 < len(sentence.words) else ""
+    if number == "plural" and (
+        follower in ("been", "got", "had", "done", "gone") or follower in english.IRREGULAR_PAST
+        or follower.endswith("ed")
+    ):  # fmt: skip
+        if follower != "been" and follower != "got":
+            raise english.Unsure("whether \"'s\" is 'is' or 'has' can't be told")
+        new = "ve"
+    else:
+        new = "re" if number == "plural" else "s"
+    return change_of(sentence, attribute, "verb", at, at + 1, sentence.words[at][0] + new)
+
+
+def _coordinated(
+    sentence: Sentence, attribute: str, verb: int, agreeing: Callable[[str], str]
+) -> Iterator[Change]:
+    """Further verbs of the same subject: "she sits and reads a book"."""
+    words = sentence.lower
+    singular = agreeing is english.plural_verb
+    for at in range(verb + 2, len(words)):
+        if sentence.opens[at]:
+            return
+        joined = words[at - 1] in ("and", "or", "but", "then") or (
+            words[at - 1] in english.ADVERBS and words[at - 2] in ("and", "or", "but", "then")
+        )
+        if not joined or not (english.is_third_person(words[at]) or not singular):
+            continue
+        if not singular:
+            raise english.Unsure(f"whether {words[at]!r} has the same subject can't be told")
+        base = english.plural_verb(words[at])
+        follower = words[at + 1] if at + 1 < len(words) and not sentence.broken[at + 1] else ""
+        verbal = follower in (
+            english.DETERMINERS | english.POSSESSIVES | english.PREPOSITIONS | english.PERSONAL
+        )
+        if base in ("be", "are", "have", "do", "were") or at - 2 == verb or (
+            base in english.BASE_VERBS and verbal
+        ):  # fmt: skip
+            yield change_of(sentence, attribute, "verb", at, at + 1, base)
+        elif base in english.BASE_VERBS:
+            raise english.Unsure(f"whether {words[at]!r} is a verb can't be told")
+
+
+def articles(sentence: Sentence, changes: list[Change]) -> list[Change]:
+    """What "a" and "an" become before words that were changed."""
+    first: dict[int, Change] = {}
+    for change in changes:
+        known = first.get(change.start)
+        if known is None or change.end < known.end:
+            first.setdefault(change.start, change)
+    mended = []
+    for start, change in first.items():
+        before = sentence.text[max(0, start - 4) : start].lower()
+        if "a" not in before:
+            continue
+        index = bisect.bisect_left(sentence.starts, start)
+        if not 0 < index < len(sentence.starts) or sentence.starts[index] != start:
+            continue
+        if sentence.broken[index] or sentence.lower[index - 1] not in ("a", "an"):
+            continue
+        old = sentence.words[index - 1]
+        new = english.article(change.new.split()[0])
+        if new != old.lower():
+            new = new.upper() if old.isupper() and len(old) > 1 else new
+            new = new[0].upper() + new[1:] if old[0].isupper() else new
+            mended.append(change_of(sentence, change.attribute, "article", index - 1, index, new))
+    return mended

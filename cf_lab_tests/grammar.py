@@ -12,7 +12,8 @@ import subprocess
 from collections.abc import Sequence
 
 _FOUND = re.compile(
-    r"^Found \d+ linkages? \((\d+) had no P\.P\. violations\)(?: at null count (\d+))?"
+    r"^Found \d+ linkages? \((\d+)(?: of \d+ random linkages)? had no P\.P\. violations\)"
+    r"(?: at null count (\d+))?"
 )
 _OPTIONS = ("-graphics=0", "-limit=100", "-timeout=10", "-verbosity=1", "-null=1")
 

@@ -11,6 +11,7 @@ shows.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import tempfile
@@ -18,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import quote, unquote, urlsplit
 
 import obstore
@@ -27,10 +28,12 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
+    from obstore import ReadableFile
     from obstore.store import ObjectStore, S3Config
 
 MAX_KEY_BYTES = 1024  # S3's limit
 MAX_SEGMENT_BYTES = 200  # a file name holds 255, and the local store adds a staging suffix
+READ_AHEAD_BYTES = 4 * 1024 * 1024  # of a stream; a request to S3 takes some ten milliseconds
 DELETE_BATCH = 1000  # keys in one S3 DeleteObjects request
 
 # Control characters, and those that object_store percent-encodes, which would make the name of
@@ -184,6 +187,18 @@ class Bucket:
         with self._errors(key):
             return bytes(obstore.get(self._store, check_key(key)).bytes())
 
+    @contextmanager
+    def open(self, key: str) -> Iterator[BinaryIO]:
+        """The object as a file to read, fetched in pieces; it can seek.
+
+        Raises:
+            BucketKeyError: There is no such object.
+        """
+        with self._errors(key):
+            reader = obstore.open_reader(self._store, check_key(key), buffer_size=READ_AHEAD_BYTES)
+            with io.BufferedReader(_ObjectReader(reader), READ_AHEAD_BYTES) as file:
+                yield cast(BinaryIO, file)
+
     def get_file(self, key: str, path: Path) -> None:
         """Streams the object to a file, which appears whole or not at all.
 
@@ -259,6 +274,30 @@ class Bucket:
             raise BucketKeyError(f"{self._url}: there is no object {key!r}") from error
         except BaseError as error:
             raise BucketError(f"{self._url}: {key!r}: {error}") from error
+
+
+class _ObjectReader(io.RawIOBase):
+    """Python's interface of files over obstore's."""
+
+    def __init__(self, reader: ReadableFile) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._reader.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._reader.seek(offset, whence)
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._reader.read(len(buffer))
+        buffer[: len(data)] = memoryview(data)
+        return len(data)
 
 
 def open_bucket(url: str) -> Bucket:

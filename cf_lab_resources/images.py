@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import functools
 import hashlib
 import io
 import os
@@ -29,6 +30,8 @@ from typing import TYPE_CHECKING
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL import Image
 
 # The first bytes of what is read, and of what people often send instead.
@@ -173,6 +176,7 @@ def normalise(
     image = _decode(data, form, name, limits)
     if form == "PNG" and max(image.size) <= limits.long_edge and _is_plain(data, image.size):
         return _normalised(data, image)
+    image = _upright(image)
     profile = image.info.get("icc_profile")
     try:
         picture = _reduced(_srgb(_opaque(image), profile), limits.long_edge)
@@ -201,12 +205,29 @@ def _normalised(png: bytes, image: Image.Image) -> NormalisedImage:
 
 
 def _perceptual_hash(image: Image.Image) -> int:
-    import imagehash
+    """Which of the 8 x 8 lowest frequencies of the luminance lie over their median.
+
+    The bits of ImageHash's `phash`; that takes three times as long, most of it to reduce the picture
+    with a wider filter.
+    """
+    import numpy as np
     from PIL import Image
 
-    # Reduced here, the library's own reduction has nothing to do; it takes longer than the rest.
     small = image.convert("L").resize((HASH_EDGE, HASH_EDGE), Image.Resampling.BOX)
-    return int(str(imagehash.phash(small)), 16)
+    luminance = np.frombuffer(small.tobytes(), np.uint8).reshape(HASH_EDGE, HASH_EDGE)
+    transform = _low_cosines()
+    low = (transform @ luminance @ transform.T).ravel()
+    middle = np.sort(low)[31:33].mean()
+    return int.from_bytes(np.packbits(low > middle).tobytes())
+
+
+@functools.cache
+def _low_cosines() -> NDArray[np.float64]:
+    """The first 8 rows of the discrete cosine transform, type II, of 32 samples; shape (8, 32)."""
+    import numpy as np
+
+    frequencies, places = np.arange(8)[:, None], np.arange(HASH_EDGE)[None, :]
+    return np.asarray(2 * np.cos(np.pi * frequencies * (2 * places + 1) / (2 * HASH_EDGE)))
 
 
 def contact_sheet(
@@ -418,7 +439,7 @@ def _decode(data: bytes, form: str, name: str, limits: Limits) -> Image.Image:
             _check_pixels(image.size, name, limits)
             image.load()
             _check_pixels(image.size, name, limits)  # a GIF's first frame may exceed its canvas
-            return _upright(image)
+            return image
         except (ImageRefused, MemoryError):
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -445,7 +466,8 @@ def _upright(image: Image.Image) -> Image.Image:
     from PIL import ImageOps
 
     try:
-        return ImageOps.exif_transpose(image)
+        with _QUIET:
+            return ImageOps.exif_transpose(image)
     except Exception:  # EXIF that can't be parsed says nothing about orientation
         return image
 

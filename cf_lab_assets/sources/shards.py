@@ -160,7 +160,7 @@ def _samples(file: BinaryIO, limits: Limits) -> Iterator[_Sample]:
             if sample is None or sample.key != key:
                 if sample:
                     yield sample
-                sample = _Sample(key)
+                sample = _Sample(key, refused=_name_refused(key))
             _add(sample, member, suffix.lower(), forward, limits)
     _check_end(forward)
     if sample:
@@ -184,7 +184,7 @@ def _add(
         return
     picture = f".{suffix}" in PICTURE_SUFFIXES
     if not picture and suffix not in TEXT_SUFFIXES:
-        sample.not_read = [*sample.not_read, suffix][:MAX_MEMBERS]
+        sample.not_read = [*sample.not_read, printable(repr(suffix), 80) or ""][:MAX_MEMBERS]
         return
     if picture and sample.picture:
         sample.refused = "two_pictures", "the sample has more than one picture"
@@ -201,13 +201,17 @@ def _add(
         sample.texts[suffix] = data
 
 
+def _name_refused(key: str) -> tuple[str, str] | None:
+    try:
+        safe_name(key)
+    except RowRefused as refused:
+        return refused.reason, str(refused)
+    return None
+
+
 def _refusal(member: tarfile.TarInfo, max_bytes: int) -> tuple[str, str] | None:
     """Why a member is not read: a reason code and a sentence."""
     name = printable(member.name, 200)
-    try:
-        safe_name(member.name)
-    except RowRefused as refused:
-        return refused.reason, str(refused)
     if member.issym() or member.islnk():
         return "symlink", f"{name} is a link; put the file itself into the archive"
     if not member.isreg() or member.issparse():

@@ -207,8 +207,8 @@ def _normalised(png: bytes, image: Image.Image) -> NormalisedImage:
 def _perceptual_hash(image: Image.Image) -> int:
     """Which of the 8 x 8 lowest frequencies of the luminance lie over their median.
 
-    The bits of ImageHash's `phash`; that takes three times as long, most of it to reduce the picture
-    with a wider filter.
+    The bits of ImageHash's `phash`, which takes three times as long, most of it to reduce the
+    picture with a wider filter.
     """
     import numpy as np
     from PIL import Image

@@ -1,19 +1,20 @@
 """One pass over a delivery: rows checked, pictures stored, tables written to a scratch folder.
 
-Threads check rows and decode and store pictures, a handful of rows each; the order of the delivery
-is kept. What is remembered of all rows lies in the ledger on disk, and only a few rows wait at a
-time, so that memory stays flat however many there are.
+Threads check rows and store pictures, a handful of rows each, and in long deliveries processes
+decode them; the order of the delivery is kept. What is remembered of all rows lies in the ledger on
+disk, and only a few rows wait at a time, so that memory stays flat however many there are.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cf_lab_assets.sources import batches, captions, deliveries
@@ -24,15 +25,18 @@ from cf_lab_assets.sources.kinds import Found
 from cf_lab_assets.sources.ledger import KnownPicture, Ledger
 from cf_lab_assets.sources.refusals import Rejected, RowRefused
 from cf_lab_assets.sources.rows import Row
-from cf_lab_resources.images import ImageRefused, normalise
+from cf_lab_resources import decoders
+from cf_lab_resources.decoders import Decoders
+from cf_lab_resources.images import ImageRefused, NormalisedImage
 
-# Decoding, compressing and storing release Python's lock; more would hold more pictures at once.
-WORKERS = 4
+WORKERS = 4  # threads that wait for disk, store or decoder; more would hold more pictures at once
 ROWS_AT_ONCE = 32  # of one thread
+ROWS_ALONE = 512  # done before processes are started to decode, which takes some tenths of a second
 BYTES_AT_ONCE = 16 * 1024 * 1024  # of pictures that come with their rows
 FIRST_STRAYS = 20
 
 Store = Callable[[str, bytes], object]
+NormaliseAll = Callable[[list[decoders.Picture]], list[decoders.Result]]
 Progress = Callable[[int], None]
 
 
@@ -136,13 +140,21 @@ class Intake:
         )
 
     def _read(self, store: Store | None, progress: Progress | None) -> None:
-        rows = self.found.kind.rows(self._delivery, self.found.files, self._rules.limits)
+        kind, limits = self.found.kind, self._rules.limits
+        rows = kind.rows(self._delivery, self.found.files, limits)
         waiting: deque[Future[list[_Taken | Rejected]]] = deque()
+        normalise_all: NormaliseAll = functools.partial(decoders.normalise_all, limits=limits)
         done = 0
-        with ThreadPoolExecutor(WORKERS, thread_name_prefix="pictures") as pool:
+        with (
+            ExitStack() as opened,
+            ThreadPoolExecutor(WORKERS, thread_name_prefix="pictures") as pool,
+        ):
             try:
-                for chunk in _chunks(rows):
-                    waiting.append(pool.submit(self._check_all, chunk, store))
+                for number, chunk in enumerate(_chunks(rows)):
+                    if number * ROWS_AT_ONCE == ROWS_ALONE and kind.pictures != "none":
+                        processes = opened.enter_context(closing(Decoders(limits)))
+                        normalise_all = processes.normalise_all
+                    waiting.append(pool.submit(self._check_all, chunk, normalise_all, store))
                     if len(waiting) > WORKERS:
                         done = self._settle(waiting.popleft().result(), done, progress)
                 while waiting:
@@ -167,11 +179,23 @@ class Intake:
     # What follows runs in threads, and touches neither tables nor ledger.
 
     def _check_all(
-        self, rows: list[Row | Rejected], store: Store | None
+        self, rows: list[Row | Rejected], normalise_all: NormaliseAll, store: Store | None
     ) -> list[_Taken | Rejected]:
-        return [row if isinstance(row, Rejected) else self._check(row, store) for row in rows]
+        checked = [row if isinstance(row, Rejected) else self._check(row) for row in rows]
+        if self.found.kind.pictures == "none":
+            return [row if isinstance(row, Rejected) else row[0] for row in checked]
+        pictures = [
+            (taken.file_name.rpartition("/")[2], data)
+            for taken, data in (row for row in checked if not isinstance(row, Rejected))
+        ]
+        images = iter(normalise_all(pictures) if pictures else [])
+        return [
+            row if isinstance(row, Rejected) else _with_picture(row[0], next(images), store)
+            for row in checked
+        ]
 
-    def _check(self, row: Row, store: Store | None) -> _Taken | Rejected:
+    def _check(self, row: Row) -> tuple[_Taken, bytes] | Rejected:
+        """The row without its picture, and that picture's bytes."""
         try:
             texts = [row.file_name, row.text, *row.columns, *row.columns.values()]
             if not all(map(captions.is_utf8, texts)):
@@ -179,23 +203,13 @@ class Intake:
             name = deliveries.safe_name(row.file_name)
             caption = captions.clean_caption(row.text, self._rules)
             attributes, extra = captions.split_columns(row.columns, self._rules)
-            picture = self._picture(row, name, store)
+            if self.found.kind.pictures == "files":
+                data = self._delivery.read(name, self._rules.limits)
+            else:
+                data = row.picture or b""
         except (ImageRefused, RowRefused) as refused:
             return _rejected(row, refused.reason, str(refused))
-        return _Taken(row, name, caption, attributes, extra, picture)
-
-    def _picture(self, row: Row, name: str, store: Store | None) -> _Picture | None:
-        pictures, limits = self.found.kind.pictures, self._rules.limits
-        if pictures == "none":
-            return None
-        data = self._delivery.read(name, limits) if pictures == "files" else row.picture or b""
-        image = normalise(data, name=name.rpartition("/")[2], limits=limits)
-        key = batches.image_key(image.sha256)
-        if store:
-            store(key, image.png)
-        return _Picture(
-            key, image.sha256, image.width, image.height, image.pixels_sha256, image.phash
-        )
+        return _Taken(row, name, caption, attributes, extra, None), data
 
     # What follows runs in the thread of the caller.
 
@@ -298,6 +312,20 @@ def _chunks(rows: Iterable[Row | Rejected]) -> Iterator[list[Row | Rejected]]:
             chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+def _with_picture(
+    taken: _Taken, image: NormalisedImage | ImageRefused, store: Store | None
+) -> _Taken | Rejected:
+    if isinstance(image, ImageRefused):
+        return _rejected(taken.row, image.reason, str(image))
+    key = batches.image_key(image.sha256)
+    if store:
+        store(key, image.png)
+    picture = _Picture(
+        key, image.sha256, image.width, image.height, image.pixels_sha256, image.phash
+    )
+    return replace(taken, row=replace(taken.row, picture=None), picture=picture)
 
 
 def _duplicate(taken: _Taken, earlier: str) -> RowRefused:

@@ -83,14 +83,10 @@ class Ledger:
     def near(self, look: int) -> str | None:
         """The id of the first pair whose picture looks the same, None where none does."""
         signed = _signed(look)
-        for band, expression in enumerate(_EXPRESSIONS):
-            rows = self._db.execute(
-                f"SELECT look, source_id FROM pictures WHERE {expression} = ? LIMIT {CANDIDATES}",
-                (signed >> band * BAND_BITS & _BAND_MASK,),
-            )
-            for other, source_id in rows:
-                if ((signed ^ other) & _LOOK_MASK).bit_count() <= NEAR_BITS:
-                    return str(source_id)
+        bands = [signed >> band * BAND_BITS & _BAND_MASK for band in range(BANDS)]
+        for other, source_id in self._db.execute(_ALIKE, bands):
+            if ((signed ^ other) & _LOOK_MASK).bit_count() <= NEAR_BITS:
+                return str(source_id)
         return None
 
     def add_picture(self, pixels: str, look: int, source_id: str, known: KnownPicture) -> None:
@@ -134,6 +130,11 @@ class Ledger:
 _LOOK_MASK = (1 << 64) - 1
 _BAND_MASK = (1 << BAND_BITS) - 1
 _EXPRESSIONS = [f"(look >> {band * BAND_BITS} & {_BAND_MASK})" for band in range(BANDS)]
+_ALIKE = " UNION ALL ".join(
+    f"SELECT * FROM (SELECT look, source_id FROM pictures WHERE {expression} = ? "
+    f"LIMIT {CANDIDATES})"
+    for expression in _EXPRESSIONS
+)
 
 
 def _signed(look: int) -> int:

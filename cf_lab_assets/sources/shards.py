@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 
 from cf_lab_assets.sources.captions import printable
 from cf_lab_assets.sources.deliveries import PICTURE_SUFFIXES, safe_name
@@ -130,6 +130,30 @@ class _Forward:
         return data
 
 
+class _Member(tarfile.TarInfo):
+    """A header that is read in a third of the time where it is that of a plain file.
+
+    Of three members of a sample with a small picture, `tarfile` takes longer to read the headers
+    than the picture takes to decode. What is not as plain as that is left to it, and so are errors.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """The member that a header block stands for; see `tarfile.TarInfo.frombuf`."""
+        plain = (
+            buf[156:158] == b"0\0"  # a file, and no target of a link
+            and buf[257:262] == b"ustar"
+            and buf[345:346] == b"\0"  # the name has no first part elsewhere
+            and buf[124:135].isdigit()
+            and buf[148:154].isdigit()
+        )
+        if not plain or sum(buf) - sum(buf[148:156]) + 8 * ord(" ") != int(buf[148:154], 8):
+            return super().frombuf(buf, encoding, errors)
+        member = cls(buf[:100].partition(b"\0")[0].decode(encoding, errors))
+        member.size = int(buf[124:135], 8)
+        return member
+
+
 @contextmanager
 def _damage_refused(name: str) -> Iterator[None]:
     try:
@@ -147,7 +171,7 @@ def _samples(file: BinaryIO, limits: Limits) -> Iterator[_Sample]:
     file.seek(0)
     forward = _Forward(cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file)
     sample = None
-    with tarfile.open(fileobj=cast(BinaryIO, forward), mode="r:") as opened:
+    with tarfile.open(fileobj=cast(BinaryIO, forward), mode="r:", tarinfo=_Member) as opened:
         tar: Any = opened  # the stubs lack `members`
         while (member := tar.next()) is not None:
             tar.members.clear()  # it would remember all

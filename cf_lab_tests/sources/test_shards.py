@@ -3,18 +3,23 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cf_lab_assets.sources import intake
 from cf_lab_assets.sources.batches import read_pairs, read_quarantine, stored_batches
 from cf_lab_assets.sources.ingest import IngestResult, ingest, ingest_from_bucket
 from cf_lab_assets.sources.refusals import DeliveryRefused
 from cf_lab_resources.bucket import Bucket, open_bucket
 from cf_lab_resources.images import Limits
 from cf_lab_tests.sources.conftest import ATTRIBUTES, png
+from cf_lab_tests.sources.test_ingest import KILLED, contents
 
 Member = tuple[str, bytes]
 
@@ -255,3 +260,64 @@ def test_a_packed_bomb_is_passed_over_in_flat_memory(tmp_path: Path, bucket: Buc
         tracemalloc.stop()
     assert (result.rows, result.reasons) == (3, {"too_many_bytes": 1})
     assert peak < 40_000_000
+
+
+def test_a_long_delivery_gives_the_same_with_processes(
+    tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [*good(*range(70)), ("x.png", b"no picture"), ("x.txt", b"x"), *good(*range(71, 120))]
+    path = tar(tmp_path / "spring.tar", members)
+    alone = take(path, bucket)
+    started = []
+
+    class Counted(intake.Decoders):
+        def __init__(self, limits: Limits) -> None:
+            super().__init__(limits)
+            started.append(self)
+
+    monkeypatch.setattr(intake, "Decoders", Counted)
+    monkeypatch.setattr(intake, "ROWS_ALONE", intake.ROWS_AT_ONCE)
+    together = ingest(path, "again", bucket, ATTRIBUTES)
+    assert len(started) == 1
+    assert all(process.poll() is not None for process in started[0]._processes)
+    assert together.content_hash == alone.content_hash
+    assert together.reasons == {"not_an_image": 1}
+    names = [[pair.file_name for pair in read_pairs(bucket, b)] for b in ("spring", "again")]
+    assert names[0] == names[1]
+
+
+def test_a_killed_ingest_of_shards_comes_to_the_same_when_run_again(
+    tmp_path: Path, bucket: Bucket
+) -> None:
+    path = tar(tmp_path / "spring.tar", good(*range(700)))
+    command = [sys.executable, "-c", KILLED, str(path), (tmp_path / "bucket").as_uri(), "600"]
+    killed = subprocess.run(command, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert stored_batches(bucket) == []
+    assert take(path, bucket).status == "stored"
+    clean = open_bucket((tmp_path / "clean").as_uri())
+    take(path, clean)
+    assert contents(bucket) == contents(clean)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from /proc")
+def test_memory_is_flat_however_many_rows_there_are(tmp_path: Path) -> None:
+    # getrusage would count the memory of this process, which the other is forked from.
+    program = (
+        "import re, sys\n"
+        "from pathlib import Path\n"
+        "from cf_lab_assets.sources.ingest import ingest\n"
+        "from cf_lab_resources.bucket import open_bucket\n"
+        "ingest(Path(sys.argv[1]), None, open_bucket(sys.argv[2]), {})\n"
+        "status = Path('/proc/self/status').read_text()\n"
+        "print(re.search(r'VmHWM:\\s+(\\d+) kB', status)[1])\n"
+    )
+    peaks = []
+    for count in (2000, 9500):
+        path = tar(tmp_path / f"s{count}.tar", good(*range(count)))
+        command = [sys.executable, "-c", program, str(path), (tmp_path / f"{count}").as_uri()]
+        ran = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append(int(ran.stdout) * 1024)
+    # The 7500 samples more are 17 MB of pictures and text, and 4 MB of tables.
+    assert peaks[1] - peaks[0] < 8_000_000, peaks

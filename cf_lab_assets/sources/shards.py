@@ -122,6 +122,8 @@ class _Forward:
 
     def data(self, size: int) -> bytes:
         """The next bytes; fewer at the end."""
+        if size < 0:
+            raise tarfile.ReadError(f"it declares a size of {size:,} bytes")
         behind = self._last if self._at < self._done else b""
         data = behind + self._file.read(size - len(behind))
         self._done += len(data) - len(behind)
@@ -161,7 +163,7 @@ def _damage_refused(name: str) -> Iterator[None]:
     except _DAMAGE as error:
         raise DeliveryRefused(
             "damaged_archive",
-            f"{name} is cut off or damaged: {error or 'unexpected end'}; send it again",
+            f"{name} is cut off or damaged: {str(error) or 'unexpected end'}; send it again",
         ) from error
 
 

@@ -16,6 +16,7 @@ from cf_lab_assets.sources import intake
 from cf_lab_assets.sources.batches import read_pairs, read_quarantine, stored_batches
 from cf_lab_assets.sources.ingest import IngestResult, ingest, ingest_from_bucket
 from cf_lab_assets.sources.refusals import DeliveryRefused
+from cf_lab_assets.sources.shards import _Member
 from cf_lab_resources.bucket import Bucket, open_bucket
 from cf_lab_resources.images import Limits
 from cf_lab_tests.sources.conftest import ATTRIBUTES, png
@@ -185,6 +186,16 @@ def huge(path: Path) -> None:
         file.write(info.tobuf(tarfile.GNU_FORMAT))
 
 
+def negative(path: Path) -> None:
+    info = tarfile.TarInfo("9.png")
+    head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    head[124:136] = b"\xff" * 10 + b"\x00\x00"  # -65536 in base 256
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    with path.open("ab") as file:
+        file.write(bytes(head))
+
+
 def pax_bomb(path: Path) -> None:
     info = tarfile.TarInfo("9.png")
     info.type, info.size = tarfile.XHDTYPE, 1 << 40
@@ -220,10 +231,23 @@ def unended(then: Callable[[Path], None]) -> Callable[[Path], None]:
         (edit(lambda data: gzip.compress(data)[:-200]), "cut off"),
         (unended(lambda path: None), "end mark is missing"),
         (unended(huge), "cut off"),
+        (unended(negative), "size of -65,536 bytes"),
         (unended(pax_bomb), "header of"),
         (unended(edit(lambda data: data + b"x" * 1024)), "damaged header"),
     ],
-    ids=["body", "head", "empty", "text", "joined", "packed", "end", "huge", "pax", "header"],
+    ids=[
+        "body",
+        "head",
+        "empty",
+        "text",
+        "joined",
+        "packed",
+        "end",
+        "huge",
+        "negative",
+        "pax",
+        "header",
+    ],
 )
 def test_a_damaged_archive_refuses_the_delivery(
     tmp_path: Path, bucket: Bucket, spoil: Callable[[Path], None], said: str
@@ -298,6 +322,27 @@ def test_a_killed_ingest_of_shards_comes_to_the_same_when_run_again(
     clean = open_bucket((tmp_path / "clean").as_uri())
     take(path, clean)
     assert contents(bucket) == contents(clean)
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize(
+    "name", ["0.png", "n" * 99, "n" * 100, "n" * 300, "p" * 80 + "/0.png", "ü"]
+)
+@pytest.mark.parametrize("size", [0, 511, 1 << 30, 1 << 34])
+def test_headers_are_read_as_tarfile_reads_them(form: int, name: str, size: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    try:
+        block = info.tobuf(form)[-tarfile.BLOCKSIZE :]
+    except ValueError:
+        pytest.skip("this format has no room for it")
+    found = _Member.frombuf(block, "utf-8", "surrogateescape")
+    expected = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    for part in ("name", "size", "type", "linkname"):
+        assert getattr(found, part) == getattr(expected, part)
+    damaged = block[:20] + b"x" + block[21:]
+    with pytest.raises(tarfile.HeaderError):
+        _Member.frombuf(damaged, "utf-8", "surrogateescape")
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import hashlib
 import io
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -138,10 +139,11 @@ class Bucket:
     where the store fails.
     """
 
-    def __init__(self, store: ObjectStore, url: str) -> None:
+    def __init__(self, store: ObjectStore, url: str, folder: Path | None = None) -> None:
         self._store = store
         self._url = url.rstrip("/") if not url.endswith("://") else url
         self._bulk_delete = url.startswith("s3://")
+        self._folder = folder
 
     def __repr__(self) -> str:
         return f"Bucket({self._url!r})"
@@ -160,11 +162,18 @@ class Bucket:
     def create(self, key: str, data: bytes) -> bool:
         """Writes the object if the key is free; False, and nothing changed, where it is not."""
         try:
-            with self._errors(key):
-                # One request: a multipart upload cannot be conditional everywhere.
-                obstore.put(self._store, check_key(key), data, mode="create", use_multipart=False)
+            if self._folder:
+                _create_file(self._folder / check_key(key), data)
+            else:
+                with self._errors(key):
+                    # One request: a multipart upload cannot be conditional everywhere.
+                    obstore.put(
+                        self._store, check_key(key), data, mode="create", use_multipart=False
+                    )
         except FileExistsError:
             return False
+        except OSError as error:
+            raise BucketError(f"{self._url}: {key!r}: {error}") from error
         return True
 
     def put_content(self, kind: str, data: bytes, suffix: str) -> str:
@@ -276,6 +285,26 @@ class Bucket:
             raise BucketError(f"{self._url}: {key!r}: {error}") from error
 
 
+def _create_file(path: Path, data: bytes) -> None:
+    """Writes a file that must not exist, as obstore does, in half the time for small ones.
+
+    A staged file that a kill leaves behind has a name that obstore never lists.
+    """
+    staged = f"{path}#{secrets.randbits(62)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        descriptor = os.open(staged, flags, 0o644)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(staged, flags, 0o644)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.link(staged, path)
+    finally:
+        os.unlink(staged)
+
+
 class _ObjectReader(io.RawIOBase):
     """Python's interface of files over obstore's."""
 
@@ -324,7 +353,7 @@ def open_bucket(url: str) -> Bucket:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BucketError(f"{url}: the folder cannot be made: {error.strerror}") from error
-        return Bucket(LocalStore(folder), folder.as_uri())
+        return Bucket(LocalStore(folder), folder.as_uri(), folder)
     raise ValueError(f"a bucket is file:///folder, s3://bucket/prefix or memory://, not {url!r}")
 
 

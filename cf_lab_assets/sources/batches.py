@@ -345,7 +345,10 @@ def row_hash(pair: SourcePair) -> bytes:
         pair.attributes,
         pair.extra,
     ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+    return hashlib.sha256(_encode_row(parts).encode()).digest()
+
+
+_encode_row = json.JSONEncoder(sort_keys=True).encode
 
 
 class TableWriter:

@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cf_lab_assets.sources import batches, captions, deliveries
@@ -52,16 +52,16 @@ class _Picture:
     phash: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Taken:
-    """A row that is good as far as can be told from it alone."""
+    """A row that is good as far as can be told from it alone; its picture comes last."""
 
     row: Row
     file_name: str
     caption: str
     attributes: dict[str, str]
     extra: dict[str, str]
-    picture: _Picture | None
+    picture: _Picture | None = None
 
 
 @dataclass
@@ -209,7 +209,7 @@ class Intake:
                 data = row.picture or b""
         except (ImageRefused, RowRefused) as refused:
             return _rejected(row, refused.reason, str(refused))
-        return _Taken(row, name, caption, attributes, extra, None), data
+        return _Taken(row, name, caption, attributes, extra), data
 
     # What follows runs in the thread of the caller.
 
@@ -322,10 +322,10 @@ def _with_picture(
     key = batches.image_key(image.sha256)
     if store:
         store(key, image.png)
-    picture = _Picture(
+    taken.picture = _Picture(
         key, image.sha256, image.width, image.height, image.pixels_sha256, image.phash
     )
-    return replace(taken, row=replace(taken.row, picture=None), picture=picture)
+    return taken
 
 
 def _duplicate(taken: _Taken, earlier: str) -> RowRefused:

@@ -148,6 +148,11 @@ class Bucket:
     def __repr__(self) -> str:
         return f"Bucket({self._url!r})"
 
+    @property
+    def root(self) -> str | None:
+        """What `open_bucket` opens the same bucket by; None of one in memory."""
+        return None if self._url.startswith("memory://") else self._url
+
     def url(self, key: str) -> str:
         """The address of an object, for people and metadata."""
         separator = "" if self._url.endswith("/") else "/"

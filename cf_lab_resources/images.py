@@ -84,6 +84,9 @@ class ImageRefused(LabError):
         self.reason = reason
         self.detail = detail
 
+    def __reduce__(self) -> tuple[type[ImageRefused], tuple[str, str]]:
+        return type(self), (self.reason, self.detail)
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -61,9 +61,9 @@ def manifest_key(batch: str) -> str:
 
 def image_key(sha256: str) -> str:
     """Where a picture is, by the hash of its normalised PNG."""
-    from cf_lab_resources.bucket import content_key
+    from cf_lab_resources.decoders import picture_key
 
-    return content_key("images", sha256, ".png")
+    return picture_key(sha256)
 
 
 def quarantine_key(batch: str) -> str:

@@ -168,7 +168,7 @@ def take(
     with tempfile.TemporaryDirectory(prefix="cf_lab_") as folder:
         # Where the name is taken, nothing is stored before it is known to be the same content.
         intake = Intake(delivery, found, batch, rules, Path(folder))
-        manifest = intake.run(bucket.create if stored is None else None, progress)
+        manifest = intake.run(bucket if stored is None else None, progress)
         if not manifest.rows:
             if stored is None:
                 bucket.put_file(batches.quarantine_key(batch), intake.quarantine_path)
@@ -179,7 +179,8 @@ def take(
             raise _exists(batch, stored, manifest)
         if batches.is_whole(bucket, stored):
             return _result("unchanged", bucket, stored, intake)
-        return _commit(bucket, intake.run(bucket.put_bytes, progress), intake, "repaired")
+        again = intake.run(bucket, progress, overwrite=True)
+        return _commit(bucket, again, intake, "repaired")
 
 
 def _nothing_accepted(

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cf_lab_assets.sources import batches, captions, deliveries
 from cf_lab_assets.sources.batches import Manifest, SourcePair, TableWriter
@@ -26,8 +27,11 @@ from cf_lab_assets.sources.ledger import KnownPicture, Ledger
 from cf_lab_assets.sources.refusals import Rejected, RowRefused
 from cf_lab_assets.sources.rows import Row
 from cf_lab_resources import decoders
-from cf_lab_resources.decoders import Decoders
-from cf_lab_resources.images import ImageRefused, NormalisedImage
+from cf_lab_resources.decoders import Decoders, StoredPicture
+from cf_lab_resources.images import ImageRefused
+
+if TYPE_CHECKING:
+    from cf_lab_resources.bucket import Bucket
 
 WORKERS = 4  # threads that wait for disk, store or decoder; more would hold more pictures at once
 ROWS_AT_ONCE = 32  # of one thread
@@ -35,21 +39,8 @@ ROWS_ALONE = 512  # done before processes are started to decode, which takes som
 BYTES_AT_ONCE = 16 * 1024 * 1024  # of pictures that come with their rows
 FIRST_STRAYS = 20
 
-Store = Callable[[str, bytes], object]
-NormaliseAll = Callable[[list[decoders.Picture]], list[decoders.Result]]
+NormaliseAll = Callable[[list[decoders.Named]], list[StoredPicture | ImageRefused]]
 Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """A picture that is in the bucket."""
-
-    key: str
-    sha256: str
-    width: int
-    height: int
-    pixels_sha256: str
-    phash: int
 
 
 @dataclass
@@ -61,7 +52,7 @@ class _Taken:
     caption: str
     attributes: dict[str, str]
     extra: dict[str, str]
-    picture: _Picture | None = None
+    picture: StoredPicture | None = None
 
 
 @dataclass
@@ -99,12 +90,19 @@ class Intake:
         self._rules = rules
         self._scratch = scratch
 
-    def run(self, store: Store | None, progress: Progress | None = None) -> Manifest:
+    def run(
+        self,
+        bucket: Bucket | None,
+        progress: Progress | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> Manifest:
         """Reads everything and returns the manifest that stands for it.
 
         Args:
-            store: Puts a picture under its key; None to store none.
+            bucket: Where pictures are stored; None to store none.
             progress: Called with the number of rows done so far.
+            overwrite: Whether pictures that are stored are written again, as they may be damaged.
         """
         self.first_rejected, self.first_strays = None, []
         self._tally = _Tally()
@@ -117,7 +115,7 @@ class Intake:
                 TableWriter(self.quarantine_path, batches.quarantine_schema())
             ) as self._quarantine,
         ):
-            self._read(store, progress)
+            self._read(bucket, overwrite, progress)
             delivery = self._account_for_files()
             content = batches.content_hash(self._ledger.row_hashes())
             images = self._ledger.pictures()
@@ -139,11 +137,15 @@ class Intake:
             pairs_sha256=pairs_sha256,
         )
 
-    def _read(self, store: Store | None, progress: Progress | None) -> None:
+    def _read(self, bucket: Bucket | None, overwrite: bool, progress: Progress | None) -> None:
         kind, limits = self.found.kind, self._rules.limits
         rows = kind.rows(self._delivery, self.found.files, limits)
         waiting: deque[Future[list[_Taken | Rejected]]] = deque()
-        normalise_all: NormaliseAll = functools.partial(decoders.normalise_all, limits=limits)
+        shared = kind.pictures != "none" and (bucket is None or bucket.root is not None)
+        store = decoders.store_of(bucket, overwrite=overwrite)
+        normalise_all: NormaliseAll = functools.partial(
+            decoders.normalise_all, limits=limits, store=store
+        )
         done = 0
         with (
             ExitStack() as opened,
@@ -151,10 +153,11 @@ class Intake:
         ):
             try:
                 for number, chunk in enumerate(_chunks(rows)):
-                    if number * ROWS_AT_ONCE == ROWS_ALONE and kind.pictures != "none":
-                        processes = opened.enter_context(closing(Decoders(limits)))
+                    if shared and number * ROWS_AT_ONCE == ROWS_ALONE:
+                        processes = Decoders(limits, bucket, overwrite=overwrite)
+                        opened.enter_context(closing(processes))
                         normalise_all = processes.normalise_all
-                    waiting.append(pool.submit(self._check_all, chunk, normalise_all, store))
+                    waiting.append(pool.submit(self._check_all, chunk, normalise_all))
                     if len(waiting) > WORKERS:
                         done = self._settle(waiting.popleft().result(), done, progress)
                 while waiting:
@@ -179,7 +182,7 @@ class Intake:
     # What follows runs in threads, and touches neither tables nor ledger.
 
     def _check_all(
-        self, rows: list[Row | Rejected], normalise_all: NormaliseAll, store: Store | None
+        self, rows: list[Row | Rejected], normalise_all: NormaliseAll
     ) -> list[_Taken | Rejected]:
         checked = [row if isinstance(row, Rejected) else self._check(row) for row in rows]
         if self.found.kind.pictures == "none":
@@ -190,7 +193,7 @@ class Intake:
         ]
         images = iter(normalise_all(pictures) if pictures else [])
         return [
-            row if isinstance(row, Rejected) else _with_picture(row[0], next(images), store)
+            row if isinstance(row, Rejected) else _with_picture(row[0], next(images))
             for row in checked
         ]
 
@@ -243,7 +246,7 @@ class Intake:
         self._pairs.add(vars(pair))
 
     def _remember(
-        self, picture: _Picture, attributes: dict[str, str], source_id: str
+        self, picture: StoredPicture, attributes: dict[str, str], source_id: str
     ) -> str | None:
         """Notes the picture of a pair; the id of the pair whose picture it nearly is."""
         known = self._ledger.picture(picture.pixels_sha256)
@@ -314,17 +317,10 @@ def _chunks(rows: Iterable[Row | Rejected]) -> Iterator[list[Row | Rejected]]:
         yield chunk
 
 
-def _with_picture(
-    taken: _Taken, image: NormalisedImage | ImageRefused, store: Store | None
-) -> _Taken | Rejected:
-    if isinstance(image, ImageRefused):
-        return _rejected(taken.row, image.reason, str(image))
-    key = batches.image_key(image.sha256)
-    if store:
-        store(key, image.png)
-    taken.picture = _Picture(
-        key, image.sha256, image.width, image.height, image.pixels_sha256, image.phash
-    )
+def _with_picture(taken: _Taken, picture: StoredPicture | ImageRefused) -> _Taken | Rejected:
+    if isinstance(picture, ImageRefused):
+        return _rejected(taken.row, picture.reason, str(picture))
+    taken.picture = picture
     return taken
 
 

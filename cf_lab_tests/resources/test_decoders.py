@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from cf_lab_resources.decoders import Decoders, normalise_all
-from cf_lab_resources.images import DEFAULT_LIMITS, ImageRefused, Limits, NormalisedImage
+from cf_lab_resources.bucket import Bucket, BucketError, open_bucket
+from cf_lab_resources.decoders import Decoders, StoredPicture, normalise_all
+from cf_lab_resources.images import DEFAULT_LIMITS, ImageRefused, Limits, normalise
 from cf_lab_tests.resources.test_images import encoded, noise
 
 PICTURES = [
@@ -21,47 +24,85 @@ PICTURES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def decoders() -> Iterator[Decoders]:
-    decoders = Decoders(DEFAULT_LIMITS, processes=2)
+@pytest.fixture
+def bucket(tmp_path: Path) -> Bucket:
+    return open_bucket((tmp_path / "bucket").as_uri())
+
+
+@pytest.fixture
+def decoders(bucket: Bucket) -> Iterator[Decoders]:
+    decoders = Decoders(DEFAULT_LIMITS, bucket, processes=2)
     yield decoders
     decoders.close()
 
 
-def comparable(results: list[NormalisedImage | ImageRefused]) -> list[object]:
+def comparable(results: list[StoredPicture | ImageRefused]) -> list[object]:
     return [
         (result.reason, result.detail) if isinstance(result, ImageRefused) else result
         for result in results
     ]
 
 
-def test_processes_answer_as_the_function_does(decoders: Decoders) -> None:
-    expected = comparable(normalise_all(PICTURES, DEFAULT_LIMITS))
-    assert [type(value) for value in expected] == [NormalisedImage, NormalisedImage, tuple, tuple]
+EXPECTED = comparable(normalise_all(PICTURES, DEFAULT_LIMITS, None))
+
+
+def test_processes_answer_as_the_function_does_and_store(
+    decoders: Decoders, bucket: Bucket
+) -> None:
+    assert [type(value) for value in EXPECTED] == [StoredPicture, StoredPicture, tuple, tuple]
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(decoders.normalise_all, [PICTURES] * 8))
-    assert [comparable(answer) for answer in answers] == [expected] * 8
+    assert [comparable(answer) for answer in answers] == [EXPECTED] * 8
+    stored = {info.key: bucket.get_bytes(info.key) for info in bucket.list()}
+    normal = [normalise(data) for _, data in PICTURES[:2]]
+    assert sorted(stored.values()) == sorted(image.png for image in normal)
+    assert set(stored) == {value.key for value in EXPECTED if isinstance(value, StoredPicture)}
 
 
-def test_the_limits_reach_the_processes() -> None:
-    decoders = Decoders(Limits(max_bytes=10), processes=1)
+def test_the_limits_reach_the_processes(bucket: Bucket) -> None:
+    decoders = Decoders(Limits(max_bytes=10), bucket, processes=1)
     try:
         (refused,) = decoders.normalise_all(PICTURES[:1])
     finally:
         decoders.close()
     assert isinstance(refused, ImageRefused)
     assert refused.reason == "too_many_bytes"
+    assert list(bucket.list()) == []
 
 
-def test_a_process_that_died_is_done_without() -> None:
-    decoders = Decoders(DEFAULT_LIMITS, processes=1)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_damaged_picture_is_written_again_only_where_that_is_asked(
+    bucket: Bucket, overwrite: bool
+) -> None:
+    (picture,) = normalise_all(PICTURES[:1], DEFAULT_LIMITS, bucket.create)
+    assert isinstance(picture, StoredPicture)
+    bucket.put_bytes(picture.key, b"damaged")
+    decoders = Decoders(DEFAULT_LIMITS, bucket, overwrite=overwrite, processes=1)
     try:
-        os.kill(decoders._processes[0].pid, signal.SIGKILL)
-        expected = comparable(normalise_all(PICTURES, DEFAULT_LIMITS))
-        for _ in range(2):
-            assert comparable(decoders.normalise_all(PICTURES)) == expected
+        decoders.normalise_all(PICTURES[:1])
     finally:
         decoders.close()
+    assert (bucket.get_bytes(picture.key) != b"damaged") is overwrite
+
+
+def test_a_store_that_fails_in_a_process_is_an_error_here(
+    decoders: Decoders, tmp_path: Path
+) -> None:
+    shutil.rmtree(tmp_path / "bucket")
+    (tmp_path / "bucket").write_text("in the way")
+    with pytest.raises(BucketError, match="objects/images"):
+        decoders.normalise_all(PICTURES)
+
+
+def test_a_process_that_died_is_done_without(bucket: Bucket) -> None:
+    decoders = Decoders(DEFAULT_LIMITS, bucket, processes=1)
+    try:
+        os.kill(decoders._processes[0].pid, signal.SIGKILL)
+        for _ in range(2):
+            assert comparable(decoders.normalise_all(PICTURES)) == EXPECTED
+    finally:
+        decoders.close()
+    assert len(list(bucket.list())) == 2
 
 
 def test_processes_end_with_the_one_that_started_them() -> None:
@@ -69,7 +110,7 @@ def test_processes_end_with_the_one_that_started_them() -> None:
         "import os, signal\n"
         "from cf_lab_resources.decoders import Decoders\n"
         "from cf_lab_resources.images import DEFAULT_LIMITS\n"
-        "decoders = Decoders(DEFAULT_LIMITS, processes=1)\n"
+        "decoders = Decoders(DEFAULT_LIMITS, None, processes=1)\n"
         "decoders.normalise_all([('a', b'')])\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

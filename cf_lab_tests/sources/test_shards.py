@@ -20,7 +20,7 @@ from cf_lab_assets.sources.shards import _Member
 from cf_lab_resources.bucket import Bucket, open_bucket
 from cf_lab_resources.images import Limits
 from cf_lab_tests.sources.conftest import ATTRIBUTES, png
-from cf_lab_tests.sources.test_ingest import KILLED, contents
+from cf_lab_tests.sources.test_ingest import contents
 
 Member = tuple[str, bytes]
 
@@ -295,8 +295,8 @@ def test_a_long_delivery_gives_the_same_with_processes(
     started = []
 
     class Counted(intake.Decoders):
-        def __init__(self, limits: Limits) -> None:
-            super().__init__(limits)
+        def __init__(self, limits: Limits, store: Bucket | None, *, overwrite: bool) -> None:
+            super().__init__(limits, store, overwrite=overwrite)
             started.append(self)
 
     monkeypatch.setattr(intake, "Decoders", Counted)
@@ -313,8 +313,18 @@ def test_a_long_delivery_gives_the_same_with_processes(
 def test_a_killed_ingest_of_shards_comes_to_the_same_when_run_again(
     tmp_path: Path, bucket: Bucket
 ) -> None:
-    path = tar(tmp_path / "spring.tar", good(*range(700)))
-    command = [sys.executable, "-c", KILLED, str(path), (tmp_path / "bucket").as_uri(), "600"]
+    path = tar(tmp_path / "spring.tar", good(*range(900)))
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from cf_lab_assets.sources.ingest import ingest\n"
+        "from cf_lab_resources.bucket import open_bucket\n"
+        "def kill(rows):\n"
+        "    if rows >= 700:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "ingest(Path(sys.argv[1]), None, open_bucket(sys.argv[2]), {}, progress=kill)\n"
+    )
+    command = [sys.executable, "-c", program, str(path), (tmp_path / "bucket").as_uri()]
     killed = subprocess.run(command, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert stored_batches(bucket) == []

@@ -168,7 +168,7 @@ class Bucket:
         """Writes the object if the key is free; False, and nothing changed, where it is not."""
         try:
             if self._folder:
-                _create_file(self._folder / check_key(key), data)
+                _create_file(f"{self._folder}/{check_key(key)}", data)
             else:
                 with self._errors(key):
                     # One request: a multipart upload cannot be conditional everywhere.
@@ -290,7 +290,7 @@ class Bucket:
             raise BucketError(f"{self._url}: {key!r}: {error}") from error
 
 
-def _create_file(path: Path, data: bytes) -> None:
+def _create_file(path: str, data: bytes) -> None:
     """Writes a file that must not exist, as obstore does, in half the time for small ones.
 
     A staged file that a kill leaves behind has a name that obstore never lists.
@@ -300,11 +300,13 @@ def _create_file(path: Path, data: bytes) -> None:
     try:
         descriptor = os.open(staged, flags, 0o644)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         descriptor = os.open(staged, flags, 0o644)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
         os.link(staged, path)
     finally:
         os.unlink(staged)

@@ -176,10 +176,13 @@ def normalise(
         ImageRefused: It is not a picture that is taken; says why.
     """
     form = _format(data, name, limits)
-    image = _decode(data, form, name, limits)
-    if form == "PNG" and max(image.size) <= limits.long_edge and _is_plain(data, image.size):
-        return _normalised(data, image)
-    image = _upright(image)
+    declared = _declared_size(data, form)
+    if declared:
+        _check_pixels(declared, name, limits)
+        if form == "PNG" and max(declared) <= limits.long_edge and _is_plain(data, declared):
+            return _normalised(data, _decode(data, form, name, limits))
+    with _QUIET:
+        image = _upright(_decode(data, form, name, limits))
     profile = image.info.get("icc_profile")
     try:
         picture = _reduced(_srgb(_opaque(image), profile), limits.long_edge)
@@ -219,9 +222,10 @@ def _perceptual_hash(image: Image.Image) -> int:
     small = image.convert("L").resize((HASH_EDGE, HASH_EDGE), Image.Resampling.BOX)
     luminance = np.frombuffer(small.tobytes(), np.uint8).reshape(HASH_EDGE, HASH_EDGE)
     transform = _low_cosines()
-    low = (transform @ luminance @ transform.T).ravel()
-    middle = np.sort(low)[31:33].mean()
-    return int.from_bytes(np.packbits(low > middle).tobytes())
+    low = (transform @ luminance.astype(np.float64) @ transform.T).ravel()
+    ordered = np.sort(low)
+    median = (ordered[31] + ordered[32]) / 2
+    return int.from_bytes(np.packbits(low > median).tobytes())
 
 
 @functools.cache
@@ -433,25 +437,21 @@ _QUIET = _Quiet()
 def _decode(data: bytes, form: str, name: str, limits: Limits) -> Image.Image:
     from PIL import Image
 
-    declared = _declared_size(data, form)
-    if declared:
-        _check_pixels(declared, name, limits)
-    with _QUIET:
-        try:
-            image = Image.open(io.BytesIO(data), formats=[form])
-            _check_pixels(image.size, name, limits)
-            image.load()
-            _check_pixels(image.size, name, limits)  # a GIF's first frame may exceed its canvas
-            return image
-        except (ImageRefused, MemoryError):
-            raise
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise ImageRefused(
-                "too_many_pixels",
-                f"{name} declares more than the limit of {limits.max_pixels:,} pixels",
-            ) from error
-        except Exception as error:  # decoders of damaged files raise whatever they stumble over
-            raise _damaged(name, form, data, error) from error
+    try:
+        image = Image.open(io.BytesIO(data), formats=[form])
+        _check_pixels(image.size, name, limits)
+        image.load()
+        _check_pixels(image.size, name, limits)  # a GIF's first frame may exceed its canvas
+        return image
+    except (ImageRefused, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageRefused(
+            "too_many_pixels",
+            f"{name} declares more than the limit of {limits.max_pixels:,} pixels",
+        ) from error
+    except Exception as error:  # decoders of damaged files raise whatever they stumble over
+        raise _damaged(name, form, data, error) from error
 
 
 def _damaged(name: str, form: str, data: bytes, error: Exception) -> ImageRefused:
@@ -469,8 +469,7 @@ def _upright(image: Image.Image) -> Image.Image:
     from PIL import ImageOps
 
     try:
-        with _QUIET:
-            return ImageOps.exif_transpose(image)
+        return ImageOps.exif_transpose(image)
     except Exception:  # EXIF that can't be parsed says nothing about orientation
         return image
 

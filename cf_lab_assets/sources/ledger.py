@@ -95,7 +95,7 @@ class Ledger:
             "INSERT INTO pictures VALUES (?, ?, ?, ?, ?)",
             (
                 bytes.fromhex(pixels),
-                json.dumps(known.attributes),
+                _encode(known.attributes),
                 known.near_duplicate_of,
                 source_id,
                 _signed(look),
@@ -106,7 +106,7 @@ class Ledger:
         """Remembers more attributes of a picture that came before."""
         self._db.execute(
             "UPDATE pictures SET attributes = ? WHERE pixels = ?",
-            (json.dumps(attributes), bytes.fromhex(pixels)),
+            (_encode(attributes), bytes.fromhex(pixels)),
         )
 
     def add_pair(self, pixels: str, caption: str, file_name: str, row_hash: bytes) -> None:
@@ -127,6 +127,7 @@ class Ledger:
         return self._db.execute(query, values).fetchone()
 
 
+_encode = json.JSONEncoder().encode
 _LOOK_MASK = (1 << 64) - 1
 _BAND_MASK = (1 << BAND_BITS) - 1
 _EXPRESSIONS = [f"(look >> {band * BAND_BITS} & {_BAND_MASK})" for band in range(BANDS)]

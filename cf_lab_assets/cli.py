@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,29 +86,62 @@ def say(line: str) -> None:
 
 @app.command()
 def ingest(
-    folder: Annotated[Path, typer.Argument(help="ImageFolder with a metadata file.")],
-    batch: Annotated[str | None, typer.Option(help="Name of the batch; the folder's.")] = None,
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="ImageFolder, tar shards, Parquet files, Hugging Face dataset or caption set: a "
+            "folder, or one .tar, .parquet or .jsonl file."
+        ),
+    ],
+    batch: Annotated[str | None, typer.Option(help="Name of the batch; the path's.")] = None,
 ) -> None:
-    """Take a folder of pictures and captions in as a source batch."""
+    """Take pictures and captions, or captions alone, in as a source batch."""
     with opened() as lab:
-        print(_ingest(lab, folder, batch))
+        print(_ingest(lab, path, batch))
 
 
-def _ingest(lab: Lab, folder: Path, batch: str | None) -> str:
+def _ingest(lab: Lab, path: Path, batch: str | None) -> str:
     from cf_lab_assets.sources.captions import starter_rules
     from cf_lab_assets.sources.ingest import ingest as take_in
 
     rules = starter_rules()
-    result = take_in(
-        folder,
-        batch,
-        lab.bucket,
-        rules.known_attributes,
-        max_tokens=rules.max_tokens,
-        count_tokens=rules.count_tokens,
-        limits=rules.limits,
-    )
+    with counted_rows(f"taking {path.name} in") as progress:
+        result = take_in(
+            path,
+            batch,
+            lab.bucket,
+            rules.known_attributes,
+            max_tokens=rules.max_tokens,
+            count_tokens=rules.count_tokens,
+            limits=rules.limits,
+            progress=progress,
+        )
     return result.summary()
+
+
+@contextmanager
+def counted_rows(what: str) -> Iterator[Callable[[int], None]]:
+    """Shows how many rows are done, on standard error and only where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}: {task.completed:,} rows"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+    )
+    shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with shown:
+        task = shown.add_task(what, total=None, rate="")
+
+        def done(rows: int) -> None:
+            elapsed = shown.tasks[task].elapsed
+            rate = f"{rows / elapsed:,.0f}/s" if elapsed else ""
+            shown.update(task, completed=rows, rate=rate)
+
+        yield done
 
 
 @app.command()

@@ -11,14 +11,16 @@ shows.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import quote, unquote, urlsplit
 
 import obstore
@@ -27,10 +29,12 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
+    from obstore import ReadableFile
     from obstore.store import ObjectStore, S3Config
 
 MAX_KEY_BYTES = 1024  # S3's limit
 MAX_SEGMENT_BYTES = 200  # a file name holds 255, and the local store adds a staging suffix
+READ_AHEAD_BYTES = 4 * 1024 * 1024  # of a stream; a request to S3 takes some ten milliseconds
 DELETE_BATCH = 1000  # keys in one S3 DeleteObjects request
 
 # Control characters, and those that object_store percent-encodes, which would make the name of
@@ -135,13 +139,19 @@ class Bucket:
     where the store fails.
     """
 
-    def __init__(self, store: ObjectStore, url: str) -> None:
+    def __init__(self, store: ObjectStore, url: str, folder: Path | None = None) -> None:
         self._store = store
         self._url = url.rstrip("/") if not url.endswith("://") else url
         self._bulk_delete = url.startswith("s3://")
+        self._folder = folder
 
     def __repr__(self) -> str:
         return f"Bucket({self._url!r})"
+
+    @property
+    def root(self) -> str | None:
+        """What `open_bucket` opens the same bucket by; None of one in memory."""
+        return None if self._url.startswith("memory://") else self._url
 
     def url(self, key: str) -> str:
         """The address of an object, for people and metadata."""
@@ -157,11 +167,18 @@ class Bucket:
     def create(self, key: str, data: bytes) -> bool:
         """Writes the object if the key is free; False, and nothing changed, where it is not."""
         try:
-            with self._errors(key):
-                # One request: a multipart upload cannot be conditional everywhere.
-                obstore.put(self._store, check_key(key), data, mode="create", use_multipart=False)
+            if self._folder:
+                _create_file(f"{self._folder}/{check_key(key)}", data)
+            else:
+                with self._errors(key):
+                    # One request: a multipart upload cannot be conditional everywhere.
+                    obstore.put(
+                        self._store, check_key(key), data, mode="create", use_multipart=False
+                    )
         except FileExistsError:
             return False
+        except OSError as error:
+            raise BucketError(f"{self._url}: {key!r}: {error}") from error
         return True
 
     def put_content(self, kind: str, data: bytes, suffix: str) -> str:
@@ -183,6 +200,18 @@ class Bucket:
         """
         with self._errors(key):
             return bytes(obstore.get(self._store, check_key(key)).bytes())
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[BinaryIO]:
+        """The object as a file to read, fetched in pieces; it can seek.
+
+        Raises:
+            BucketKeyError: There is no such object.
+        """
+        with self._errors(key):
+            reader = obstore.open_reader(self._store, check_key(key), buffer_size=READ_AHEAD_BYTES)
+            with io.BufferedReader(_ObjectReader(reader), READ_AHEAD_BYTES) as file:
+                yield cast(BinaryIO, file)
 
     def get_file(self, key: str, path: Path) -> None:
         """Streams the object to a file, which appears whole or not at all.
@@ -261,6 +290,52 @@ class Bucket:
             raise BucketError(f"{self._url}: {key!r}: {error}") from error
 
 
+def _create_file(path: str, data: bytes) -> None:
+    """Writes a file that must not exist, as obstore does, in half the time for small ones.
+
+    A staged file that a kill leaves behind has a name that obstore never lists.
+    """
+    staged = f"{path}#{secrets.randbits(62)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        descriptor = os.open(staged, flags, 0o644)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        descriptor = os.open(staged, flags, 0o644)
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
+        os.link(staged, path)
+    finally:
+        os.unlink(staged)
+
+
+class _ObjectReader(io.RawIOBase):
+    """Python's interface of files over obstore's."""
+
+    def __init__(self, reader: ReadableFile) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._reader.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._reader.seek(offset, whence)
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._reader.read(len(buffer))
+        buffer[: len(data)] = memoryview(data)
+        return len(data)
+
+
 def open_bucket(url: str) -> Bucket:
     """Opens `file:///folder` (made if missing), `s3://bucket/prefix` or `memory://`.
 
@@ -285,7 +360,7 @@ def open_bucket(url: str) -> Bucket:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BucketError(f"{url}: the folder cannot be made: {error.strerror}") from error
-        return Bucket(LocalStore(folder), folder.as_uri())
+        return Bucket(LocalStore(folder), folder.as_uri(), folder)
     raise ValueError(f"a bucket is file:///folder, s3://bucket/prefix or memory://, not {url!r}")
 
 

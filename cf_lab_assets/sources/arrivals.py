@@ -1,9 +1,12 @@
 """Which deliveries in `incoming/` are complete, decided from what two looks at it saw.
 
-A deliverer puts the pictures below `incoming/<batch>/` first and the metadata file last. A
-delivery counts as complete when its metadata is there and neither the names nor the sizes of its
-files have changed since the look before. Each state of a delivery is asked for once: one that is
-refused is looked at again only when its files change.
+A delivery counts as complete when it is of a kind that is taken and neither the names nor the sizes
+of its files have changed since the look before. Of an ImageFolder the deliverer puts the pictures
+below `incoming/<batch>/` first and the metadata file last, since without it the folder is of no
+kind. Tar shards, Parquet files and caption sets have no file that says so: whoever takes
+longer than the time between two looks to put the next file there gets a batch of those that are
+there. Each state of a delivery is asked for once: one that is refused is looked at again only when
+its files change.
 """
 
 from __future__ import annotations
@@ -21,11 +24,19 @@ State = Literal["waiting", "requested", "stored", "refused"]
 
 @dataclass(frozen=True)
 class Arrival:
-    """What lies below `incoming/<batch>/`: its metadata files and a hash of names and sizes."""
+    """What lies below `incoming/<batch>/`.
+
+    Attributes:
+        batch: The name of the folder.
+        fingerprint: Of the names and sizes of its files.
+        kind: Which kind of delivery it is, None as long as it is of none.
+        problem: Why it can't be taken as it is.
+    """
 
     batch: str
     fingerprint: str
-    metadata_files: tuple[str, ...]
+    kind: str | None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,9 @@ def _judge(
     arrival: Arrival, before: Seen | None, stored_delivery: Callable[[str], str | None]
 ) -> Seen:
     mark = arrival.fingerprint
-    if before is None or before.fingerprint != mark or not arrival.metadata_files:
+    if before is None or before.fingerprint != mark:
+        return Seen(mark, "waiting")
+    if arrival.kind is None and not arrival.problem:
         return Seen(mark, "waiting")
     if before.state != "waiting":
         return before
@@ -104,8 +117,8 @@ def _judge(
         check_batch_name(arrival.batch)
     except DeliveryRefused as error:
         return Seen(mark, "refused", str(error))
-    if len(arrival.metadata_files) > 1:
-        return Seen(mark, "refused", f"it has {' and '.join(arrival.metadata_files)}; keep one")
+    if arrival.problem:
+        return Seen(mark, "refused", arrival.problem)
     stored = stored_delivery(arrival.batch)
     if stored == mark:
         return Seen(mark, "stored")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cf_lab_resources.bucket import Bucket
 
 SHOWN_PICTURES = 12
-ROWS_PER_LINE = 1024  # of the log; a multiple of the rows that are taken in at once
+ROWS_PER_LINE = 1000  # of the log
 
 
 @dg.asset(
@@ -32,21 +32,26 @@ ROWS_PER_LINE = 1024  # of the log; a multiple of the rows that are taken in at 
     group_name=SOURCES,
     owners=OWNERS,
     kinds={"python", "parquet"},
-    code_version="1",
+    code_version="2",
     check_specs=checks.SPECS,
 )
 def pairs(context: dg.AssetExecutionContext, bucket: BucketResource) -> dg.MaterializeResult:
     """Image-text pairs of one delivery, validated and stored by content.
 
     A batch that was ingested already is checked against its manifest; one that lies in
-    `incoming/<batch>/` is ingested first. Rejected rows are in quarantine with a reason code.
+    `incoming/<batch>/` is ingested first. Rejected rows are in quarantine with a reason code. Pairs
+    of a caption set have no picture.
     """
     from cf_lab_assets.sources import batches
 
     store, batch = bucket.open(), context.partition_key
 
+    told = 0
+
     def progress(rows: int) -> None:
-        if rows % ROWS_PER_LINE == 0:
+        nonlocal told
+        if rows - told >= ROWS_PER_LINE:
+            told = rows
             context.log.info(f"{rows} rows of {batch} done")
 
     try:
@@ -87,13 +92,15 @@ def _metadata(bucket: "Bucket", manifest: "Manifest", missing: set[str]) -> dict
     from cf_lab_assets.sources import batches
 
     first = itertools.islice(batches.read_pairs(bucket, manifest.batch), SHOWN_PICTURES)
-    keys = dict.fromkeys(pair.image_key for pair in first)
+    keys = dict.fromkeys(pair.image_key for pair in first if pair.image_key)
     return {
         "dagster/row_count": manifest.rows,
         "dagster/column_schema": _column_schema(),
         "dagster/uri": bucket.url(batches.pairs_key(manifest.batch)),
         "pictures": _sheet(bucket, [key for key in keys if key not in missing]),
+        "kind": manifest.kind,
         "distinct_pictures": manifest.images,
+        "near_duplicates": manifest.near_duplicates,
         "quarantined": manifest.quarantined,
         "quarantined_by_reason": _table(
             ["reason", "rows"], [(r, n) for r, n in manifest.quarantined_by_reason.items()]
@@ -118,7 +125,7 @@ def _column_schema() -> dg.TableSchema:
                 str(column.type),
                 description=_COLUMNS[column.name],
                 constraints=dg.TableColumnConstraints(
-                    nullable=False, unique=column.name == "source_id"
+                    nullable=column.name in _NULLABLE, unique=column.name == "source_id"
                 ),
             )
             for column in batches.pairs_schema()
@@ -126,17 +133,19 @@ def _column_schema() -> dg.TableSchema:
     )
 
 
+_NULLABLE = {"image_key", "image_sha256", "width", "height", "near_duplicate_of"}
 _COLUMNS = {
     "source_id": "s and 15 digits of the hash of picture and caption",
     "batch": "the delivery that it came with",
-    "file_name": "path of the picture in the delivery",
-    "image_key": "where the normalised picture is in the bucket",
+    "file_name": "path of the picture in the delivery, or the file that holds the row",
+    "image_key": "where the normalised picture is in the bucket; null in a caption set",
     "image_sha256": "hash of the normalised picture",
     "width": "of the normalised picture, in pixels",
     "height": "of the normalised picture, in pixels",
     "caption": "in composed Unicode, white space made single spaces",
     "attributes": "known attributes of the person that the delivery states",
     "extra": "every other column that was not empty, as strings",
+    "near_duplicate_of": "the first pair whose picture is another one but looks the same",
 }
 
 

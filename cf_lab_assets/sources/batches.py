@@ -7,9 +7,10 @@ changes under its name.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from cf_lab_resources.bucket import Bucket
 
 FORMAT = "cf-lab-source-batch"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 HASHED_PICTURES = 64  # read in full by `inspect`; of all others only the presence is asked for
+PICTURES_AT_ONCE = 1024
 REQUESTS_AT_ONCE = 16  # an object store answers in some ten milliseconds, so ask side by side
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -59,9 +61,9 @@ def manifest_key(batch: str) -> str:
 
 def image_key(sha256: str) -> str:
     """Where a picture is, by the hash of its normalised PNG."""
-    from cf_lab_resources.bucket import content_key
+    from cf_lab_resources.decoders import picture_key
 
-    return content_key("images", sha256, ".png")
+    return picture_key(sha256)
 
 
 def quarantine_key(batch: str) -> str:
@@ -71,27 +73,32 @@ def quarantine_key(batch: str) -> str:
 
 @dataclass(frozen=True)
 class SourcePair:
-    """A picture with its caption, as it came in and was normalised."""
+    """A picture with its caption, as it came in and was normalised.
+
+    A pair of a caption set has no picture: all that is said of one is None.
+    """
 
     source_id: str
     batch: str
     file_name: str
-    image_key: str
-    image_sha256: str
-    width: int
-    height: int
+    image_key: str | None
+    image_sha256: str | None
+    width: int | None
+    height: int | None
     caption: str
     attributes: dict[str, str]
     extra: dict[str, str]
+    near_duplicate_of: str | None = None
 
 
-def source_id(image_sha256: str, caption: str) -> str:
+def source_id(image_sha256: str | None, caption: str) -> str:
     """The name of a pair, the same in whatever batch it comes."""
-    return "s" + hashlib.sha256(f"{image_sha256}\n{caption}".encode()).hexdigest()[:15]
+    text = f"{image_sha256 or ''}\n{caption}"
+    return "s" + hashlib.sha256(text.encode()).hexdigest()[:15]
 
 
 def pairs_schema() -> pa.Schema:
-    """Columns of pairs.parquet."""
+    """Columns of pairs.parquet; those of the picture are null where there is none."""
     import pyarrow as pa
 
     texts = pa.map_(pa.string(), pa.string())
@@ -107,6 +114,7 @@ def pairs_schema() -> pa.Schema:
             ("caption", pa.string()),
             ("attributes", texts),
             ("extra", texts),
+            ("near_duplicate_of", pa.string()),
         ]
     )
 
@@ -135,12 +143,13 @@ class Manifest:
         batch: Its name.
         content_hash: Of rows and pictures, whatever their order; no times or places in it.
         rows: Pairs that were taken.
-        images: Different pictures among them.
+        images: Different pictures among them; 0 of a caption set.
+        near_duplicates: Pairs whose picture is not the same as an earlier one, but looks it.
         quarantined: Rows that were not taken.
         quarantined_by_reason: The same by reason code.
         stray_files: Pictures in the delivery that no row names; in quarantine too.
         attribute_values: How many pairs have which value of which attribute.
-        metadata_file: Which metadata the delivery had.
+        kind: Which kind of delivery it was.
         delivery: Fingerprint of the delivery's file names and sizes.
         pairs_sha256: Hash of pairs.parquet.
     """
@@ -149,9 +158,10 @@ class Manifest:
     content_hash: str
     rows: int
     images: int
+    near_duplicates: int
     quarantined: int
     stray_files: int
-    metadata_file: str
+    kind: str
     delivery: str
     pairs_sha256: str
     quarantined_by_reason: dict[str, int] = field(default_factory=dict)
@@ -269,23 +279,42 @@ def inspect(bucket: Bucket, manifest: Manifest, hashed: int = HASHED_PICTURES) -
         BatchBroken: The table of pairs itself is missing or another one.
         BucketError: The store failed.
     """
-    wanted = {p.image_key: p.image_sha256 for p in read_pairs(bucket, manifest.batch)}
-    keys = sorted(wanted)
-    step = max(1, -(-len(keys) // hashed))
-    sample = keys[::step]
+    wanted = _pictures(read_pairs(bucket, manifest.batch))
+    step = max(1, -(-manifest.images // hashed))
+    missing, damaged = [], []
+    pictures = sampled = 0
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        there = list(pool.map(bucket.exists, keys))
-        missing = {key for key, found in zip(keys, there, strict=True) if not found}
-        sample = [key for key in sample if key not in missing]
-        hashes = list(pool.map(lambda key: _sha256(bucket.get_bytes(key)), sample))
-    damaged = [k for k, found in zip(sample, hashes, strict=True) if found != wanted[k]]
-    return Inspection(len(keys), len(sample), tuple(sorted(missing)), tuple(damaged))
+        while chunk := list(itertools.islice(wanted, PICTURES_AT_ONCE)):
+            there = list(pool.map(bucket.exists, (key for key, _ in chunk)))
+            missing += [key for (key, _), found in zip(chunk, there, strict=True) if not found]
+            sample = [
+                picture
+                for number, (picture, found) in enumerate(zip(chunk, there, strict=True), pictures)
+                if found and number % step == 0
+            ]
+            hashes = pool.map(lambda picture: _sha256(bucket.get_bytes(picture[0])), sample)
+            damaged += [
+                key for (key, sha256), found in zip(sample, hashes, strict=True) if found != sha256
+            ]
+            pictures, sampled = pictures + len(chunk), sampled + len(sample)
+    return Inspection(pictures, sampled, tuple(sorted(missing)), tuple(sorted(damaged)))
+
+
+def _pictures(pairs: Iterable[SourcePair]) -> Iterator[tuple[str, str]]:
+    """Key and hash of each picture once."""
+    seen: set[bytes] = set()  # 16 bytes of each
+    for pair in pairs:
+        if pair.image_key and pair.image_sha256:
+            mark = bytes.fromhex(pair.image_sha256[:32])
+            if mark not in seen:
+                seen.add(mark)
+                yield pair.image_key, pair.image_sha256
 
 
 def is_whole(bucket: Bucket, manifest: Manifest) -> bool:
     """Whether everything that a manifest stands for is there; hashes every picture."""
     try:
-        return inspect(bucket, manifest, hashed=max(1, manifest.images)).whole
+        return inspect(bucket, manifest, hashed=max(1, manifest.rows)).whole
     except BatchBroken:
         return False
 
@@ -294,29 +323,32 @@ def not_delivered(batch: str) -> DeliveryRefused:
     """The error of a batch that is nowhere."""
     return DeliveryRefused(
         "not_delivered",
-        f"batch {batch!r} is not stored, and nothing lies in incoming/{batch}; ingest a folder "
-        "under this name or put the delivery there",
+        f"batch {batch!r} is not stored, and nothing lies in incoming/{batch}; ingest a delivery "
+        "under this name or put it there",
     )
 
 
-def content_hash(row_hashes: list[bytes]) -> str:
-    """The hash of a batch from those of its rows, in any order."""
+def content_hash(row_hashes: Iterable[bytes]) -> str:
+    """The hash of a batch from those of its rows, given in order of the hash."""
     digest = hashlib.sha256(f"{FORMAT} {FORMAT_VERSION}\n".encode())
-    for row_hash in sorted(row_hashes):
+    for row_hash in row_hashes:
         digest.update(row_hash)
     return digest.hexdigest()
 
 
 def row_hash(pair: SourcePair) -> bytes:
     """What of a pair makes the content of its batch; the batch's name is not in it."""
-    parts: list[str | Mapping[str, str]] = [
+    parts: list[str | Mapping[str, str] | None] = [
         pair.file_name,
         pair.image_sha256,
         pair.caption,
         pair.attributes,
         pair.extra,
     ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+    return hashlib.sha256(_encode_row(parts).encode()).digest()
+
+
+_encode_row = json.JSONEncoder(sort_keys=True).encode
 
 
 class TableWriter:

@@ -1,4 +1,4 @@
-"""A delivery: a folder of files, on disk or in the bucket, of which nothing is trusted."""
+"""A delivery: files in a folder on disk or in the bucket, or a single file; nothing is trusted."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import contextlib
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from cf_lab_assets.sources.captions import printable
-from cf_lab_assets.sources.imagefolder import METADATA_FILES
 from cf_lab_assets.sources.refusals import DeliveryRefused, RowRefused
 from cf_lab_resources.images import ImageRefused, Limits, read_image_file
 
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from cf_lab_resources.bucket import Bucket
 
 INCOMING = "incoming"
+BUFFER_BYTES = 1024 * 1024  # read ahead of a stream
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -39,8 +38,12 @@ class Delivery(Protocol):
         """Path with forward slashes, and size, of every visible regular file."""
         ...
 
-    def metadata(self, name: str) -> AbstractContextManager[Path]:
-        """A metadata file as a local path for as long as the context is open."""
+    def open(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """A file that holds rows, to be read as a stream; it can seek.
+
+        Raises:
+            DeliveryRefused: It can't be read.
+        """
         ...
 
     def read(self, name: str, limits: Limits) -> bytes:
@@ -119,9 +122,16 @@ class FolderDelivery:
             ) from error
 
     @contextmanager
-    def metadata(self, name: str) -> Iterator[Path]:
-        """The file itself."""
-        yield self._folder / name
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """The file itself, where no link has taken its place."""
+        try:
+            descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise DeliveryRefused(
+                "unreadable_metadata", f"{name} can't be read: {error.strerror}"
+            ) from error
+        with os.fdopen(descriptor, "rb", BUFFER_BYTES) as file:
+            yield file
 
     def read(self, name: str, limits: Limits) -> bytes:
         """The bytes of a file that no link leads to."""
@@ -136,6 +146,23 @@ class FolderDelivery:
                     "themselves (`cp -rL` copies what links point to)",
                 )
         return read_image_file(path / parts[-1], limits)
+
+
+class FileDelivery(FolderDelivery):
+    """A single file on disk."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.parent)
+        self._path = path
+
+    @property
+    def where(self) -> str:
+        """The file."""
+        return str(self._path)
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """The file."""
+        yield self._path.name, self._path.stat().st_size
 
 
 class BucketDelivery:
@@ -164,12 +191,10 @@ class BucketDelivery:
                 yield name, size
 
     @contextmanager
-    def metadata(self, name: str) -> Iterator[Path]:
-        """A copy of the file that is removed afterwards."""
-        with tempfile.TemporaryDirectory(prefix="cf_lab_") as folder:
-            path = Path(folder) / name
-            self._bucket.get_file(f"{self._prefix}/{name}", path)
-            yield path
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """The object, fetched in pieces as it is read."""
+        with self._bucket.open(f"{self._prefix}/{name}") as file:
+            yield file
 
     def read(self, name: str, limits: Limits) -> bytes:
         """The bytes of an object that the listing has and that is not too large."""
@@ -190,6 +215,20 @@ class BucketDelivery:
             raise RowRefused(
                 "bad_file_name", f"{name} is no key for every store; rename it"
             ) from error
+
+
+def on_disk(path: Path) -> Delivery:
+    """The delivery at a path: a folder, or a file such as a tar shard.
+
+    Raises:
+        DeliveryRefused: There is nothing, or neither of the two.
+    """
+    if path.is_dir():
+        return FolderDelivery(path)
+    if path.is_file():
+        return FileDelivery(path)
+    found = "neither a folder nor a file" if path.exists() else "not there"
+    raise DeliveryRefused("missing_folder", f"{path} is {found}; name a folder or a file")
 
 
 def in_bucket(bucket: Bucket, prefix: str) -> Delivery:
@@ -224,34 +263,6 @@ def delivered(bucket: Bucket) -> Iterator[tuple[str, Delivery]]:
 def _local_folder(bucket: Bucket, prefix: str) -> Path | None:
     url = bucket.url(prefix.strip("/"))
     return Path(unquote(urlsplit(url).path)) if url.startswith("file://") else None
-
-
-def metadata_files(files: Iterable[tuple[str, int]]) -> list[str]:
-    """The names among the files that are metadata at the top of the delivery."""
-    return sorted(name for name, _ in files if name in METADATA_FILES)
-
-
-def find_metadata(delivery: Delivery) -> str:
-    """The name of the one metadata file.
-
-    Raises:
-        DeliveryRefused: There is none, or more than one.
-    """
-    files = [(name, size) for name, size in delivery.files() if name.endswith(METADATA_FILES)]
-    found = metadata_files(files)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise DeliveryRefused(
-            "two_metadata_files",
-            f"{delivery.where} has {' and '.join(found)}; keep one, since they may disagree",
-        )
-    deeper = f" (there is a {files[0][0]}; deliver that folder)" if files else ""
-    raise DeliveryRefused(
-        "missing_metadata",
-        f"{delivery.where} has none of {', '.join(METADATA_FILES)} at its top{deeper}; write one "
-        "with the columns `file_name` and `text`",
-    )
 
 
 def fingerprint(files: Iterable[tuple[str, int]]) -> str:

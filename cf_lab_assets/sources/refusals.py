@@ -18,9 +18,9 @@ class SourceError(LabError):
 class DeliveryRefused(SourceError):
     """A whole delivery can't be taken.
 
-    Reasons: `bad_batch_name`, `missing_folder`, `unreadable_folder`, `missing_metadata`,
-    `two_metadata_files`, `unreadable_metadata`, `missing_column`, `nothing_accepted`,
-    `not_delivered`.
+    Reasons: `bad_batch_name`, `missing_folder`, `unreadable_folder`, `unknown_kind`, `two_kinds`,
+    `missing_metadata`, `two_metadata_files`, `unreadable_metadata`, `missing_column`,
+    `damaged_archive`, `nothing_accepted`, `not_delivered`.
     """
 
 
@@ -36,9 +36,10 @@ class RowRefused(SourceError):
     """One row can't be taken; ends in quarantine while the rest goes on.
 
     Reasons: `malformed_row`, `not_utf8`, `missing_file_name`, `bad_file_name`, `path_escapes`,
-    `symlink`, `empty_caption`, `control_characters`, `caption_too_long`,
-    `unknown_attribute_value`, `conflicting_attributes`, `duplicate_file_name`,
-    `duplicate_picture`, and those of `cf_lab_resources.images.ImageRefused`.
+    `symlink`, `missing_picture`, `two_pictures`, `missing_caption`, `empty_caption`,
+    `control_characters`, `caption_too_long`, `unknown_attribute_value`, `conflicting_attributes`,
+    `duplicate_file_name`, `duplicate_picture`, `duplicate_caption`, and those of
+    `cf_lab_resources.images.ImageRefused`.
     """
 
 

@@ -68,8 +68,10 @@ def incoming_sensor(job: Any, name: str = "incoming_deliveries") -> dg.SensorDef
 
 
 _SIGNAL = (
-    "Put the pictures there first and the metadata file last: a delivery counts as complete when "
-    "neither names nor sizes of its files changed between two ticks."
+    "A delivery counts as complete when neither names nor sizes of its files changed between two "
+    "ticks. Of an ImageFolder put the pictures there first and the metadata file last; tar shards, "
+    "Parquet files and caption sets have no such file, so put them there without a pause, or move "
+    "them there when all are together."
 )
 
 
@@ -82,8 +84,13 @@ def _request(arrival: Arrival) -> dg.RunRequest:
 
 
 def _arrival(batch: str, files: list[tuple[str, int]]) -> Arrival:
-    from cf_lab_assets.sources import deliveries
+    from cf_lab_assets.sources import deliveries, kinds
     from cf_lab_assets.sources.arrivals import Arrival
+    from cf_lab_assets.sources.refusals import DeliveryRefused
 
-    names = tuple(deliveries.metadata_files(files))
-    return Arrival(batch, deliveries.fingerprint(files), names)
+    mark = deliveries.fingerprint(files)
+    try:
+        found = kinds.of_names([name for name, _ in files], f"incoming/{batch}")
+    except DeliveryRefused as error:
+        return Arrival(batch, mark, None, str(error))
+    return Arrival(batch, mark, found.kind.name if found else None)

@@ -1,1 +1,1 @@
-"""Measurements against peers, each a module to run; no tests."""
+"""Measurements against peers, side by side: `python -m cf_lab_tests.benchmarks.NAME`."""

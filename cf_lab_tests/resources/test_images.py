@@ -91,8 +91,79 @@ def test_every_listed_format_is_read(form: str) -> None:
     assert result.sha256 == hashlib.sha256(result.png).hexdigest()
 
 
-def test_the_same_picture_gives_the_same_bytes_whatever_it_came_in() -> None:
-    assert normalise(encoded(noise(), "PNG")) == normalise(encoded(noise(), "BMP"))
+def test_the_same_picture_has_the_same_pixels_whatever_it_came_in() -> None:
+    ways = [encoded(noise(), form) for form in ("PNG", "BMP", "TIFF")]
+    ways.append(encoded(noise(), "PNG", compress_level=1))
+    results = [normalise(way) for way in ways]
+    assert len({(result.pixels_sha256, result.phash) for result in results}) == 1
+    assert results[1] == results[2]
+    assert normalise(encoded(noise(seed=1))).pixels_sha256 != results[0].pixels_sha256
+    wide, tall = (normalise(encoded(Image.new("RGB", size, "red"))) for size in ((16, 8), (8, 16)))
+    assert wide.pixels_sha256 != tall.pixels_sha256
+
+
+def test_a_picture_in_normal_form_keeps_its_bytes() -> None:
+    for level in (1, 9):
+        data = encoded(noise(), compress_level=level)
+        assert normalise(data).png == data
+
+
+def rows_of(image: Image.Image) -> bytes:
+    return b"".join(b"\x00" + line.tobytes() for line in np.asarray(image))
+
+
+PLAIN = rows_of(noise(16, 16))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_of(16, 16, 8, 2, PLAIN, png_chunk(b"tEXt", b"Author\0somebody")),
+        png_of(16, 16, 8, 2, PLAIN, png_chunk(b"gAMA", struct.pack(">I", 45455))),
+        png_of(16, 16, 8, 2, PLAIN + b"hidden behind the samples"),
+        png_of(16, 16, 8, 2, PLAIN) + b"hidden behind the end",
+        png_of(16, 16, 8, 2, PLAIN).replace(
+            png_chunk(b"IEND", b""), png_chunk(b"IEND", b"hidden in the end")
+        ),
+        png_of(16, 16, 8, 2, PLAIN, png_chunk(b"IDAT", b"")).replace(
+            png_chunk(b"IEND", b""), png_chunk(b"IDAT", b"hidden") + png_chunk(b"IEND", b"")
+        ),
+        encoded(noise(16, 16), compress_level=0) + bytes(20_000),
+    ],
+    ids=["text", "gamma", "samples", "trailer", "end", "stream", "padding"],
+)
+def test_a_png_with_more_than_its_samples_is_written_anew(data: bytes) -> None:
+    result = normalise(data)
+    assert result.png != data
+    assert b"hidden" not in result.png
+    assert b"somebody" not in result.png
+    assert (pixels(data) == np.asarray(noise(16, 16))).all()
+
+
+def test_the_perceptual_hash_is_that_of_the_library_on_pictures_of_its_size() -> None:
+    import imagehash
+
+    image = noise(32, 32)
+    assert normalise(encoded(image)).phash == int(str(imagehash.phash(image)), 16)
+
+
+def test_pictures_that_look_alike_have_hashes_that_do() -> None:
+    image = noise(6, 6).resize((96, 96), Image.Resampling.BICUBIC)
+    same = normalise(encoded(image)).phash
+    for alike in (encoded(image, "JPEG", quality=80), encoded(image.resize((72, 72)))):
+        assert (normalise(alike).phash ^ same).bit_count() <= 2
+    assert (normalise(encoded(image.rotate(90))).phash ^ same).bit_count() > 10
+
+
+def test_decodes_side_by_side_leave_the_warnings_as_they_were() -> None:
+    import warnings
+
+    corrupt = encoded(noise(), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(normalise, [corrupt] * 64))
+    assert len(set(results)) == 1
+    assert warnings.filters == before
 
 
 def test_a_normalised_picture_is_its_own_normal_form() -> None:

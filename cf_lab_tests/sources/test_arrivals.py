@@ -7,8 +7,8 @@ import pytest
 from cf_lab_assets.sources.arrivals import Arrival, Decision, Seen, decide, from_cursor, to_cursor
 
 
-def arrival(mark: str = "m1", batch: str = "spring", *metadata: str) -> Arrival:
-    return Arrival(batch, mark, metadata or ("metadata.csv",))
+def arrival(mark: str = "m1", batch: str = "spring") -> Arrival:
+    return Arrival(batch, mark, "ImageFolder")
 
 
 class Ticks:
@@ -38,8 +38,8 @@ def test_a_delivery_is_asked_for_once_when_it_stopped_changing(tick: Ticks) -> N
     assert requested(decisions) == [[], [], ["spring"], [], []]
 
 
-def test_a_delivery_without_metadata_is_waited_for(tick: Ticks) -> None:
-    bare = Arrival("spring", "m1", ())
+def test_a_delivery_of_no_kind_is_waited_for(tick: Ticks) -> None:
+    bare = Arrival("spring", "m1", None)
     assert requested([tick(bare), tick(bare), tick(bare)]) == [[], [], []]
     assert tick(bare).summary() == "waiting for spring to be complete"
     assert requested([tick(arrival("m2")), tick(arrival("m2"))]) == [[], ["spring"]]
@@ -57,10 +57,11 @@ def test_a_name_that_no_batch_can_have_is_refused_once(tick: Ticks) -> None:
     assert "'my-photos'" in decisions[2].summary()
 
 
-def test_two_metadata_files_are_refused(tick: Ticks) -> None:
-    both = arrival("m1", "spring", "metadata.csv", "metadata.jsonl")
-    tick(both)
-    assert "metadata.csv and metadata.jsonl" in tick(both).refused["spring"]
+def test_a_delivery_that_is_of_two_kinds_is_refused_once_it_stopped_changing(tick: Ticks) -> None:
+    both = Arrival("spring", "m1", None, "it has shards and Parquet files; deliver them apart")
+    assert tick(both).refused == {}
+    assert "deliver them apart" in tick(both).refused["spring"]
+    assert tick(both).refused == {}
 
 
 def test_a_batch_that_is_stored_from_this_delivery_is_left_alone(tick: Ticks) -> None:
@@ -109,7 +110,7 @@ def test_the_store_is_asked_only_about_new_complete_deliveries() -> None:
 
     seen: dict[str, Seen] = {}
     for _ in range(4):
-        seen = decide([arrival("m1", "a"), Arrival("b", "m1", ())], seen, stored).seen
+        seen = decide([arrival("m1", "a"), Arrival("b", "m1", None)], seen, stored).seen
     assert asked == ["a"]
 
 

@@ -170,20 +170,17 @@ def test_a_high_share_in_quarantine_warns_and_does_not_block(
 
 
 def test_a_long_delivery_tells_how_far_it_is(tmp_path: Path, bucket: Bucket) -> None:
-    from cf_lab_assets.sources.ingest import ROWS_AT_ONCE
-
-    assert assets.ROWS_PER_LINE % ROWS_AT_ONCE == 0
     make_delivery(tmp_path / "bucket" / "incoming" / "spring", 70)
     told: list[int] = []
     assert assets.stored_or_delivered(bucket, "spring", told.append).rows == 70
-    assert told == [64, 70]
+    assert told == [32, 64, 70]
     assert assets.stored_or_delivered(bucket, "spring", told.append).rows == 70
-    assert told == [64, 70]
+    assert told == [32, 64, 70]
 
 
 @pytest.mark.parametrize(("quarantined", "passed"), [(0, True), (10, True), (11, False)])
 def test_the_limit_of_the_quarantine_share(quarantined: int, passed: bool) -> None:
-    manifest = batches.Manifest("b", "h", 100 - quarantined, 1, quarantined, 0, "m", "d", "p")
+    manifest = batches.Manifest("b", "h", 100 - quarantined, 1, 0, quarantined, 0, "m", "d", "p")
     results = {r.check_name: r for r in checks.evaluate(manifest, Inspection(1, 1, (), ()))}
     assert results["quarantine_share_is_low"].passed is passed
 
@@ -234,7 +231,7 @@ def test_the_asset_says_what_it_is() -> None:
     assert spec.group_name == "sources"
     assert list(spec.owners) == OWNERS
     assert spec.kinds == {"python", "parquet"}
-    assert spec.code_version == "1"
+    assert spec.code_version == "2"
     assert spec.description
     assert assets.pairs.partitions_def == SOURCE_BATCHES
 

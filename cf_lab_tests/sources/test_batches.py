@@ -33,7 +33,7 @@ def test_a_manifest_that_can_not_be_read_is_not_the_same_as_none(
 
 
 def test_a_manifest_of_a_later_version_is_refused(bucket: Bucket, manifest: Manifest) -> None:
-    document = json.loads(manifest.to_json()) | {"version": 2}
+    document = json.loads(manifest.to_json()) | {"version": batches.FORMAT_VERSION + 1}
     bucket.put_bytes(batches.manifest_key("spring"), json.dumps(document).encode())
     with pytest.raises(BatchBroken, match="version"):
         read_manifest(bucket, "spring")

@@ -78,8 +78,11 @@ def test_folder_and_bucket_give_the_same_files(folder: Path, place: str) -> None
     assert files["metadata.csv"] == (folder / "metadata.csv").stat().st_size
     data = (folder / "images/1.png").read_bytes()
     assert delivery.read("images/1.png", Limits()) == data
-    with delivery.metadata("metadata.csv") as path:
-        assert path.read_bytes() == (folder / "metadata.csv").read_bytes()
+    with delivery.open("metadata.csv") as file:
+        content = (folder / "metadata.csv").read_bytes()
+        assert file.read() == content
+        assert file.seek(5) == 5
+        assert file.read(4) == content[5:9]
     for name, limits, reason in (
         ("images/9.png", Limits(), "missing_file"),
         ("images/1.png", Limits(max_bytes=len(data) - 1), "too_many_bytes"),

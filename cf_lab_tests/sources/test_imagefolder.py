@@ -8,13 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cf_lab_assets.sources import imagefolder
-from cf_lab_assets.sources.imagefolder import Row, read_metadata
+from cf_lab_assets.sources import rows as rows_module
+from cf_lab_assets.sources.imagefolder import read_metadata
 from cf_lab_assets.sources.refusals import DeliveryRefused, Rejected
+from cf_lab_assets.sources.rows import Row
 
 
 def read(path: Path) -> list[Row | Rejected]:
-    return list(read_metadata(path, path.name))
+    with path.open("rb") as file:
+        return list(read_metadata(file, path.name))
 
 
 def of(folder: Path, name: str, content: str | bytes) -> list[Row | Rejected]:
@@ -197,7 +199,7 @@ def test_metadata_that_can_not_be_read_at_all(
 def test_a_line_without_end_is_not_read_into_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imagefolder, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(rows_module, "MAX_LINE_BYTES", 1000)
     error = refused(tmp_path, "metadata.jsonl", b"{" * 5000)
     assert "line 1" in str(error)
 
@@ -223,12 +225,13 @@ def test_memory_stays_flat_whatever_the_number_of_rows(tmp_path: Path, name: str
         )
         path.write_text(head + f"{line}\n" * count)
     assert path.stat().st_size > 100_000
-    rows = read_metadata(path, name)
-    next(rows)
-    tracemalloc.start()
-    try:
-        assert sum(1 for _ in rows) == count - 1
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    with path.open("rb") as file:
+        rows = read_metadata(file, name)
+        next(rows)
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in rows) == count - 1
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
     assert peak < 1_500_000

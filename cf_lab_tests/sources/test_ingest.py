@@ -394,7 +394,8 @@ def test_a_folder_that_is_not_there(tmp_path: Path, bucket: Bucket) -> None:
 def test_an_empty_folder(tmp_path: Path, bucket: Bucket) -> None:
     (tmp_path / "empty").mkdir()
     error = refused(tmp_path / "empty", bucket)
-    assert error.reason == "missing_metadata"
+    assert error.reason == "unknown_kind"
+    assert "has no files" in str(error)
     assert "metadata.csv, metadata.jsonl, metadata.parquet" in str(error)
 
 
@@ -419,7 +420,7 @@ def test_two_metadata_files(folder: Path, bucket: Bucket) -> None:
 def test_metadata_behind_a_link(folder: Path, bucket: Bucket) -> None:
     (folder / "metadata.csv").rename(folder.parent / "elsewhere.csv")
     (folder / "metadata.csv").symlink_to(folder.parent / "elsewhere.csv")
-    assert refused(folder, bucket).reason == "missing_metadata"
+    assert refused(folder, bucket).reason == "unknown_kind"
 
 
 def test_a_missing_column(folder: Path, bucket: Bucket) -> None:

@@ -112,6 +112,39 @@ def test_a_delivery_that_still_grows_is_waited_for(daemon: Daemon, incoming: Pat
     assert len(daemon.tick()) == 1
 
 
+@pytest.mark.parametrize("name", ["0.tar", "data/train.parquet", "captions.jsonl"])
+def test_a_delivery_without_a_metadata_file_is_complete_when_it_stopped_changing(
+    daemon: Daemon, incoming: Path, bucket: Bucket, name: str
+) -> None:
+    from cf_lab_tests.sources import test_captionsets, test_shards, test_tables
+
+    path = incoming / "spring" / name
+    if name.endswith(".tar"):
+        test_shards.tar(path, test_shards.good(0))
+        test_shards.tar(path.with_name("1.tar"), test_shards.good(1))
+    elif name.endswith(".parquet"):
+        test_tables.write(path, test_tables.rows(2))
+    else:
+        test_captionsets.write(path, {"caption": "one"}, {"caption": "two"})
+    assert daemon.tick() == []
+    assert daemon.said == "waiting for spring to be complete"
+    (request,) = daemon.tick()
+    assert daemon.run(request).success
+    manifest = batches.read_manifest(bucket, "spring")
+    assert manifest is not None
+    assert manifest.rows == 2
+    assert [daemon.tick(), daemon.tick()] == [[], []]
+
+
+def test_a_delivery_of_two_kinds_is_warned_of_and_not_run(daemon: Daemon, incoming: Path) -> None:
+    (incoming / "spring").mkdir(parents=True)
+    for name in ("a.tar", "b.parquet"):
+        (incoming / "spring" / name).write_bytes(b"x")
+    assert [daemon.tick() for _ in range(3)] == [[], [], []]
+    assert daemon.said is not None
+    assert "deliver them apart" in daemon.said
+
+
 def test_a_refused_delivery_is_run_once_and_again_only_when_corrected(
     daemon: Daemon, incoming: Path, bucket: Bucket
 ) -> None:

@@ -343,7 +343,9 @@ class Rewriter:
         if person is None or target.value == value:
             return
         for word in sentence.lower[max(0, person.start - 1) : person.end + 3]:
-            if target.attribute in implied.get(word, implied.get(word.partition("-")[2], ())):
+            if word[0].isdigit():  # "60-year-old"
+                word = word.partition("-")[2] or word
+            if target.attribute in implied.get(word, ()):
                 raise refused(
                     "value_implied",
                     sentence,

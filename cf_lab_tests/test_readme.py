@@ -25,7 +25,7 @@ def commands():
 
 def test_every_command_exists():
     named = set()
-    for words in re.findall(r"cf-lab ((?:[a-z]+)(?: [a-z]+(?:\|[a-z]+)*)?)", README):
+    for words in re.findall(r"cf-lab ((?:[a-z][a-z-]*)(?: [a-z]+(?:\|[a-z]+)*)?)", README):
         first, _, second = words.partition(" ")
         named |= {f"{first} {one}" if one else first for one in second.split("|")}
     assert named
@@ -44,7 +44,7 @@ def test_every_command_is_named():
 
 def test_every_variable_exists():
     known = {value for name, value in vars(settings).items() if name.endswith("_VARIABLE")}
-    named = set(re.findall(r"CF_LAB_[A-Z_]+", README))
+    named = set(re.findall(r"CF_LAB_[A-Z0-9_]+", README))
     assert named == known
 
 

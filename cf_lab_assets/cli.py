@@ -151,7 +151,7 @@ def run(
     ] = None,
 ) -> None:
     """Bring the current release up to date with all ingested batches."""
-    from cf_lab_assets.counterfactuals.planning import read_plan_file
+    from cf_lab_assets.counterfactuals.config import read_plan_file
 
     config = read_plan_file(plan) if plan else None
     with opened() as lab:

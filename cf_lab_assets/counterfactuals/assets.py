@@ -5,26 +5,26 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import Field
 
 from cf_lab_assets import names
 from cf_lab_assets.counterfactuals import (
     checks,
     dataset,
+    drawing,
     generation,
     plan,
     planning,
     rounds,
     tables,
 )
+from cf_lab_assets.counterfactuals.config import EditPlanConfig, GenerationConfig
 from cf_lab_assets.counterfactuals.contact_sheet import contact_sheet, markdown, png_bytes
 from cf_lab_assets.models import artifacts
 from cf_lab_resources.dagster import BucketResource
-from cf_lab_resources.engine.editors import EditorSettings
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
-    from cf_lab_assets.counterfactuals.targets import SamplingPlan, Target
+    from cf_lab_assets.counterfactuals.targets import SamplingPlan
 
 SHEET_COLOURS = 64
 # Cells that metadata show; the table in the bucket has all.
@@ -77,82 +77,6 @@ MEANING = {
     "cits": "Counterfactual Image-Text Score, 0 to 1",
     "reasons": "why the candidate was not accepted",
 }
-
-
-class SamplingConfig(dg.Config):
-    """A target distribution of the accepted sets; see `targets.Target`."""
-
-    target: str = Field(
-        default="",
-        description="uniform, as_the_world (as the sources are), weights or marginals; empty draws "
-        "everything that is planned",
-    )
-    over: list[str] = Field(
-        default=[], description="attributes, or extra columns such as occupation, of the cells"
-    )
-    total_sets: int = Field(default=1000, gt=0, description="accepted sets that are wanted")
-    max_sets: int = Field(default=0, ge=0, description="most sets that are drawn; 0 for no bound")
-    seed: int = Field(default=0, ge=0, description="of the order of the sources within a cell")
-    weights: dict[str, float] = Field(
-        default={}, description="for target weights: of cells, such as woman+old"
-    )
-    marginals: dict[str, dict[str, float]] = Field(
-        default={}, description="for target marginals: by name and value"
-    )
-
-    def as_target(self) -> "Target | None":
-        """The target, None where everything is drawn.
-
-        Raises:
-            TargetError: the target is of no known kind, or over nothing.
-        """
-        from cf_lab_assets.counterfactuals.targets import parse_target
-
-        if not self.target:
-            return None
-        return parse_target(
-            self.target,
-            over=tuple(self.over),
-            total=self.total_sets,
-            budget=self.max_sets or None,
-            seed=self.seed,
-            weights=dict(self.weights),
-            marginals={name: dict(values) for name, values in self.marginals.items()},
-        )
-
-
-class EditPlanConfig(dg.Config):
-    """Which attributes are varied, and what the accepted sets should look like."""
-
-    attributes: list[str] = Field(
-        default=["gender", "age", "skin_tone"],
-        description="attributes that are varied; several joined by +, such as gender+age, are an "
-        "intersection",
-    )
-    sampling: SamplingConfig = SamplingConfig()
-
-
-class GenerationConfig(dg.Config):
-    """How candidates are drawn."""
-
-    steps: int = Field(default=2, gt=0, description="denoising steps")
-    guidance_scale: float = Field(default=1.0, ge=1.0, description="1 is no guidance")
-    image_guidance_scale: float = Field(default=1.0, ge=1.0, description="1 is no guidance")
-    batch_size: int = Field(default=32, gt=0, description="candidates drawn at once")
-    max_draws: int = Field(default=3, gt=0, description="draws of an edit before it is given up")
-    chunk_sources: int = Field(default=8, gt=0, description="sources a resumable chunk")
-
-    @property
-    def editor(self) -> EditorSettings:
-        """The editor's part."""
-        return EditorSettings(
-            self.steps, self.guidance_scale, self.image_guidance_scale, self.batch_size
-        )
-
-    @property
-    def generation(self) -> generation.GenerationSettings:
-        """The streaming step's part."""
-        return generation.GenerationSettings(self.max_draws, self.chunk_sources)
 
 
 def column_schema(table: str) -> dg.TableSchema:
@@ -289,17 +213,17 @@ def draw_and_score(
         config.max_draws,
     )
     made_with = {"editor": asdict(config.editor), "generation": asdict(config.generation)}
-    with tables.staged(*rounds.TABLES) as staged:
-        drawing = rounds.Drawing(generator, staged, config.chunk_sources)
+    with tables.staged(*drawing.TABLES) as staged:
+        draws = drawing.Drawing(generator, staged, config.chunk_sources)
         sampling = read_sampling(store, batch)
-        for chunks, _ in enumerate(rounds.draw_batch(store, batch, drawing, sampling), start=1):
-            context.log.info(f"{chunks} chunks: {drawing.drawn.candidates} candidates")
+        for chunks, _ in enumerate(rounds.draw_batch(store, batch, draws, sampling), start=1):
+            context.log.info(f"{chunks} chunks: {draws.drawn.candidates} candidates")
         store.delete([tables.batch_key(batch, "accepted_sets")])
         dataset.write_made_with(store, batch, models, made_with)
-        for table in rounds.TABLES:
+        for table in drawing.TABLES:
             staged.put(store, batch, table)
-        counts = {table: staged.count(table) for table in rounds.TABLES}
-    drawn = drawing.drawn
+        counts = {table: staged.count(table) for table in drawing.TABLES}
+    drawn = draws.drawn
     total = counts["accepted_sets"] + counts["rejected_sets"]
     extra: dict[str, dict[str, Any]] = {
         "candidates": {"contact sheet": dg.MetadataValue.md(_sheet(store, drawn))},
@@ -324,7 +248,7 @@ def draw_and_score(
         )
 
 
-def _sheet(store: Any, drawn: rounds.Drawn) -> str:
+def _sheet(store: Any, drawn: drawing.Drawn) -> str:
     pictures = {
         (source["source_id"], "source"): source["image_key"] for source, _, _ in drawn.shown
     }
@@ -340,7 +264,7 @@ def _sheet(store: Any, drawn: rounds.Drawn) -> str:
         if (edit["source_id"], edit["edit_id"]) in pictures
     ]
     sheet = contact_sheet(
-        dataset.candidate_rows(store, pictures, edits, limit=rounds.SHOWN),
+        dataset.candidate_rows(store, pictures, edits, limit=drawing.SHOWN),
         "candidates, newest draw",
     )
     return markdown(png_bytes(sheet, SHEET_COLOURS), "candidates")

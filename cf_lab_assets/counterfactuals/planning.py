@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.counterfactuals import dataset, tables
@@ -23,16 +22,11 @@ from cf_lab_assets.counterfactuals.targets import (
 )
 from cf_lab_assets.sources.batches import pairs_key
 from cf_lab_assets.starter.world import ATTRIBUTES
-from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
     from cf_lab_resources.bucket import Bucket
 
 SAMPLE = 8
-
-
-class PlanFileError(LabError):
-    """A file with the edit plan's configuration that can't be taken; the message says why."""
 
 
 @dataclass
@@ -170,37 +164,3 @@ def evidence(
                 drawn, accepted = found.get((row["attribute"], cell), (0, 0))
                 found[row["attribute"], cell] = (drawn + row["drawn"], accepted + row["accepted"])
     return found
-
-
-def read_plan_file(path: Path) -> dict[str, Any]:
-    """Configuration of the edit plan from a YAML file, its fields checked.
-
-    Raises:
-        PlanFileError: the file can't be read, or a field is unknown or of the wrong kind.
-    """
-    import yaml
-    from pydantic import ValidationError
-
-    from cf_lab_assets.counterfactuals.assets import EditPlanConfig, SamplingConfig
-
-    try:
-        document = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PlanFileError(f"{path} can't be read as YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise PlanFileError(f"{path} must hold fields such as `attributes` and `sampling`")
-    # Dagster's configuration leaves out unknown fields without a word.
-    unknown = [name for name in document if name not in EditPlanConfig.model_fields]
-    nested = document.get("sampling")
-    if isinstance(nested, dict):
-        unknown += [f"sampling.{n}" for n in nested if n not in SamplingConfig.model_fields]
-    if unknown:
-        raise PlanFileError(f"{path}: there is no field {', '.join(map(str, unknown))}")
-    try:
-        return EditPlanConfig(**document).model_dump()
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}"
-            for fault in error.errors()
-        )
-        raise PlanFileError(f"{path}: {faults}") from error

@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 
 from cf_lab_assets import names
-from cf_lab_assets.counterfactuals import checks, planning, tables
+from cf_lab_assets.counterfactuals import checks, config, tables
 from cf_lab_assets.counterfactuals.assets import MEANING, draw_and_score, edit_plan
 from cf_lab_resources.dagster import BucketResource
 
@@ -118,14 +118,14 @@ def test_every_column_is_explained(table):
 def test_a_plan_file_that_cannot_be_taken_is_refused_by_field(tmp_path, text, said):
     path = tmp_path / "plan.yaml"
     path.write_text(text)
-    with pytest.raises(planning.PlanFileError, match=said) as refused:
-        planning.read_plan_file(path)
+    with pytest.raises(config.PlanFileError, match=said) as refused:
+        config.read_plan_file(path)
     assert str(path) in str(refused.value)
 
 
 def test_a_plan_file_gives_the_configuration_of_the_edit_plan(tmp_path):
     path = tmp_path / "plan.yaml"
     path.write_text("attributes: [gender+age]\nsampling: {target: uniform, over: [age]}\n")
-    read = planning.read_plan_file(path)
+    read = config.read_plan_file(path)
     assert read["attributes"] == ["gender+age"]
     assert read["sampling"]["target"] == "uniform"

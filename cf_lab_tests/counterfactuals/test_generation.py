@@ -1,6 +1,6 @@
 import pytest
 
-from cf_lab_assets.counterfactuals import dataset, generation, planning, rounds, tables
+from cf_lab_assets.counterfactuals import dataset, drawing, generation, planning, rounds, tables
 from cf_lab_assets.counterfactuals.plan import Planner
 from cf_lab_assets.counterfactuals.rewrite import Rewriter
 from cf_lab_assets.counterfactuals.taxonomy import default_taxonomy
@@ -27,13 +27,13 @@ def work(bucket, batch):
 def draw(bucket, batch, load):
     """Draw all of a batch, a source a chunk; its tables, and the drawing."""
     generator = generation.Generator(bucket, batch, load, HASHES, SETTINGS, 2)
-    with tables.staged(*rounds.TABLES) as staged:
-        drawing = rounds.Drawing(generator, staged, chunk_sources=1)
-        for _ in rounds.draw_batch(bucket, batch, drawing, None):
+    with tables.staged(*drawing.TABLES) as staged:
+        draws = drawing.Drawing(generator, staged, chunk_sources=1)
+        for _ in rounds.draw_batch(bucket, batch, draws, None):
             pass
-        for table in rounds.TABLES:
+        for table in drawing.TABLES:
             staged.put(bucket, batch, table)
-    return {table: tables.read_rows(bucket, batch, table) for table in rounds.TABLES}
+    return {table: tables.read_rows(bucket, batch, table) for table in drawing.TABLES}
 
 
 def test_every_edit_is_drawn_until_accepted_or_spent(work, bucket, batch, models):

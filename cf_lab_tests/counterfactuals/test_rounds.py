@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cf_lab_assets.counterfactuals import dataset, generation, planning, rounds, tables
+from cf_lab_assets.counterfactuals import dataset, drawing, generation, planning, rounds, tables
 from cf_lab_assets.counterfactuals.plan import Planner
 from cf_lab_assets.counterfactuals.rewrite import Rewriter
 from cf_lab_assets.counterfactuals.targets import Target, read_sampling
@@ -106,13 +106,13 @@ def plan(bucket, batch, rewriter, target=UNIFORM, attributes=("gender", "skin_to
 def draw(bucket, batch):
     sampling = read_sampling(bucket, batch)
     generator = generation.Generator(bucket, batch, lambda: (0, 0), {}, EditorSettings(), 1)
-    with tables.staged(*rounds.TABLES) as staged:
-        for _ in rounds.draw_batch(bucket, batch, rounds.Drawing(generator, staged, 8), sampling):
+    with tables.staged(*drawing.TABLES) as staged:
+        for _ in rounds.draw_batch(bucket, batch, drawing.Drawing(generator, staged, 8), sampling):
             pass
         dataset.write_made_with(bucket, batch, MODELS, {})
-        for table in rounds.TABLES:
+        for table in drawing.TABLES:
             staged.put(bucket, batch, table)
-    return {table: tables.read_rows(bucket, batch, table) for table in rounds.TABLES}
+    return {table: tables.read_rows(bucket, batch, table) for table in drawing.TABLES}
 
 
 def test_accepted_sets_meet_the_target_and_no_edit_is_drawn_twice(bucket, batch, rewriter, fake):

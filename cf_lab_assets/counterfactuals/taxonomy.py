@@ -314,6 +314,8 @@ class Taxonomy:
             TaxonomyError: the text names no value of the attribute.
         """
         values = self.values(attribute)
+        if text in values:
+            return text
         text = text.strip()
         for value in values:
             if value.lower() == text.lower():

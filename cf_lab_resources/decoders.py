@@ -18,7 +18,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from cf_lab_resources.bucket import Bucket, BucketError, content_key, open_bucket
-from cf_lab_resources.images import ImageRefused, Limits, normalise
+from cf_lab_resources.images import (
+    ImageRefused,
+    Limits,
+    NormalisedImage,
+    normalise,
+    perceptual_hashes,
+)
 
 MAX_PROCESSES = 8  # one thread reads the rows for all, and would be waited for
 
@@ -27,7 +33,10 @@ Store = Callable[[str, bytes], object]
 
 
 class StoredPicture(NamedTuple):
-    """A picture in normal form; see `images.NormalisedImage`. `key` is its place in the bucket."""
+    """A picture in normal form; see `images.NormalisedImage`.
+
+    `key` is its place in the bucket, `phash` its perceptual hash.
+    """
 
     key: str
     sha256: str
@@ -58,22 +67,27 @@ def normalise_all(
     Raises:
         BucketError: The store failed.
     """
-    return [_normalised(name, data, limits, store) for name, data in pictures]
+    results = [_normalised(name, data, limits) for name, data in pictures]
+    images = [result for result in results if isinstance(result, NormalisedImage)]
+    hashes = iter(perceptual_hashes(images))
+    return [
+        result if isinstance(result, ImageRefused) else _stored(result, next(hashes), store)
+        for result in results
+    ]
 
 
-def _normalised(
-    name: str, data: bytes, limits: Limits, store: Store | None
-) -> StoredPicture | ImageRefused:
+def _normalised(name: str, data: bytes, limits: Limits) -> NormalisedImage | ImageRefused:
     try:
-        image = normalise(data, name=name, limits=limits)
+        return normalise(data, name=name, limits=limits)
     except ImageRefused as refused:
         return refused
+
+
+def _stored(image: NormalisedImage, phash: int, store: Store | None) -> StoredPicture:
     key = picture_key(image.sha256)
     if store:
         store(key, image.png)
-    return StoredPicture(
-        key, image.sha256, image.width, image.height, image.pixels_sha256, image.phash
-    )
+    return StoredPicture(key, image.sha256, image.width, image.height, image.pixels_sha256, phash)
 
 
 def store_of(bucket: Bucket | None, *, overwrite: bool) -> Store | None:
@@ -143,7 +157,11 @@ class _Task(NamedTuple):
 
 
 def _start() -> subprocess.Popen[bytes]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "OPENBLAS_NUM_THREADS": "1",  # the processes are the threads
+        "OMP_NUM_THREADS": "1",
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "cf_lab_resources.decoders"],
         stdin=subprocess.PIPE,

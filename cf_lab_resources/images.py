@@ -118,8 +118,7 @@ class NormalisedImage:
         width: In pixels.
         height: In pixels.
         pixels_sha256: Of size and samples, the same whatever encoder wrote the file.
-        phash: 64-bit perceptual hash (ImageHash's `phash`, of a picture reduced by area averaging):
-            pictures that look alike differ in few bits.
+        thumbnail: Luminance of 32 x 32 pixels, by area averaging: a byte each, row by row.
     """
 
     png: bytes
@@ -127,7 +126,7 @@ class NormalisedImage:
     width: int
     height: int
     pixels_sha256: str
-    phash: int
+    thumbnail: bytes
 
 
 def read_image_file(path: Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
@@ -206,26 +205,33 @@ def _normalised(png: bytes, image: Image.Image) -> NormalisedImage:
         image.width,
         image.height,
         pixels.hexdigest(),
-        _perceptual_hash(image),
+        _thumbnail(image),
     )
 
 
-def _perceptual_hash(image: Image.Image) -> int:
-    """Which of the 8 x 8 lowest frequencies of the luminance lie over their median.
-
-    The bits of ImageHash's `phash`, which takes three times as long, most of it to reduce the
-    picture with a wider filter.
-    """
-    import numpy as np
+def _thumbnail(image: Image.Image) -> bytes:
     from PIL import Image
 
-    small = image.convert("L").resize((HASH_EDGE, HASH_EDGE), Image.Resampling.BOX)
-    luminance = np.frombuffer(small.tobytes(), np.uint8).reshape(HASH_EDGE, HASH_EDGE)
+    return image.convert("L").resize((HASH_EDGE, HASH_EDGE), Image.Resampling.BOX).tobytes()
+
+
+def perceptual_hashes(images: Sequence[NormalisedImage]) -> list[int]:
+    """64-bit hashes of pictures, which differ in few bits where the pictures look alike.
+
+    They say which of the 8 x 8 lowest frequencies of the luminance lie over their median: the bits
+    of ImageHash's `phash`, for many pictures at once in less than a third of the time.
+    """
+    import numpy as np
+
+    if not images:
+        return []
+    samples = np.frombuffer(b"".join(image.thumbnail for image in images), np.uint8)
+    luminance = samples.reshape(-1, HASH_EDGE, HASH_EDGE).astype(np.float64)
     transform = _low_cosines()
-    low = (transform @ luminance.astype(np.float64) @ transform.T).ravel()
-    ordered = np.sort(low)
-    median = (ordered[31] + ordered[32]) / 2
-    return int.from_bytes(np.packbits(low > median).tobytes())
+    low = (transform @ luminance @ transform.T).reshape(-1, 64)
+    middle = np.sort(low, axis=1)[:, 31:33].mean(axis=1, keepdims=True)
+    hashes: list[int] = np.packbits(low > middle, axis=1).view(">u8").ravel().tolist()
+    return hashes
 
 
 @functools.cache

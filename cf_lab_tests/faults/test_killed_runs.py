@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from cf_lab_assets.cli import opened
 from cf_lab_assets.starter.portraits import write_image_folder
 from cf_lab_resources import embedded
+from cf_lab_resources.credentials.home_key import home_test_key
 from cf_lab_resources.settings import Settings
 
 PORTRAITS = 9  # more than one chunk
@@ -89,8 +91,12 @@ def labs(memory_folder, tmp_path_factory):
     """Two labs with the same batch ingested."""
     portraits = tmp_path_factory.mktemp("sources") / "portraits"
     write_image_folder(portraits, PORTRAITS, seed=8)
+    key = tmp_path_factory.mktemp("key") / "signing"
+    home_test_key(key)
     pair = [Lab(memory_folder / "undisturbed"), Lab(memory_folder / "killed")]
     for lab in pair:
+        # Packages are named by their signer too, so both labs sign with the same key.
+        shutil.copytree(key, lab.home / "signing")
         lab.ok("ingest", str(portraits), "--batch", "nine")
     yield pair
     for lab in pair:

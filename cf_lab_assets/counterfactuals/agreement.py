@@ -142,7 +142,7 @@ def articles(sentence: Sentence, changes: list[Change]) -> list[Change]:
     for change in changes:
         known = first.get(change.start)
         if known is None or change.end < known.end:
-            first.setdefault(change.start, change)
+            first[change.start] = change
     mended = []
     for start, change in first.items():
         before = sentence.text[max(0, start - 4) : start].lower()

@@ -69,6 +69,7 @@ def test_verbs_agree_with_they(caption, expected):
         ("A smiling police officer", {"gender": "woman"}, "A smiling female police officer"),
         ("the young female teacher", {"race": "Black"}, "the young Black female teacher"),
         ("Doctor at work", {"gender": "woman"}, "Female doctor at work"),
+        ("a female doctor", {"gender": "man", "age": "old"}, "an elderly male doctor"),
         ("CEO at work", {"age": "old"}, "Elderly CEO at work"),
         ("An office worker", {"race": "White"}, "A White office worker"),
         ("a person", {"gender": "nonbinary"}, "a nonbinary person"),

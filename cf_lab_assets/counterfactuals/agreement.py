@@ -43,13 +43,21 @@ def change_of(
     return Change(attribute, rule, first, last, sentence.text[first:last], new)
 
 
+def capitalised(text: str) -> str:
+    """The text with its first letter large and the others as they are."""
+    return text[0].upper() + text[1:]
+
+
+def like(old: str, new: str) -> str:
+    """A word with the capitals of the one in whose place it stands."""
+    if len(old) > 1 and old.isupper():
+        return new.upper()
+    return capitalised(new) if old[0].isupper() else new
+
+
 def cased(old: str, form: Form, new: str) -> str:
     """The new form with the capitals of the old one, beyond those that belong to the forms."""
-    if old == form.text:
-        return new
-    if old.isupper() and len(old) > 1:
-        return new.upper()
-    return new[0].upper() + new[1:]
+    return new if old == form.text else like(old, new)
 
 
 def verb_changes(sentence: Sentence, attribute: str, subject: int, number: str) -> Iterator[Change]:
@@ -57,9 +65,7 @@ def verb_changes(sentence: Sentence, attribute: str, subject: int, number: str) 
     words = sentence.lower
     agreeing = english.plural_verb if number == "plural" else english.singular_verb
     at = subject + 1
-    while at < len(words) and (
-        words[at] in english.ADVERBS or words[at].endswith("ly") or words[at] == "never"
-    ):
+    while at < len(words) and (words[at] in english.ADVERBS or words[at].endswith("ly")):
         at += 1
     if at < len(words) and words[at] == "and" and at == subject + 1:
         return  # "she and her friend are": the subject was plural already
@@ -74,9 +80,7 @@ def verb_changes(sentence: Sentence, attribute: str, subject: int, number: str) 
         return
     new = agreeing(words[at])
     if new != words[at]:
-        old = sentence.words[at]
-        cased = new[0].upper() + new[1:] if old[0].isupper() else new
-        yield change_of(sentence, attribute, "verb", at, at + 1, cased)
+        yield change_of(sentence, attribute, "verb", at, at + 1, like(sentence.words[at], new))
         if at > subject and words[at] not in english.BE | english.HAVE | english.DO:
             yield from _coordinated(sentence, attribute, at, agreeing)
 
@@ -112,16 +116,16 @@ def _coordinated(
 ) -> Iterator[Change]:
     """Further verbs of the same subject: "she sits and reads a book"."""
     words = sentence.lower
-    singular = agreeing is english.plural_verb
+    was_singular = agreeing is english.plural_verb
     for at in range(verb + 2, len(words)):
         if sentence.opens[at]:
             return
         joined = words[at - 1] in ("and", "or", "but", "then") or (
             words[at - 1] in english.ADVERBS and words[at - 2] in ("and", "or", "but", "then")
         )
-        if not joined or not (english.is_third_person(words[at]) or not singular):
+        if not joined or (was_singular and not english.is_third_person(words[at])):
             continue
-        if not singular:
+        if not was_singular:
             raise english.Unsure(f"whether {words[at]!r} has the same subject can't be told")
         base = english.plural_verb(words[at])
         follower = words[at + 1] if at + 1 < len(words) and not sentence.broken[at + 1] else ""
@@ -145,9 +149,6 @@ def articles(sentence: Sentence, changes: list[Change]) -> list[Change]:
             first[change.start] = change
     mended = []
     for start, change in first.items():
-        before = sentence.text[max(0, start - 4) : start].lower()
-        if "a" not in before:
-            continue
         index = bisect.bisect_left(sentence.starts, start)
         if not 0 < index < len(sentence.starts) or sentence.starts[index] != start:
             continue
@@ -156,7 +157,6 @@ def articles(sentence: Sentence, changes: list[Change]) -> list[Change]:
         old = sentence.words[index - 1]
         new = english.article(change.new.split()[0])
         if new != old.lower():
-            new = new.upper() if old.isupper() and len(old) > 1 else new
-            new = new[0].upper() + new[1:] if old[0].isupper() else new
+            new = like(old, new)
             mended.append(change_of(sentence, change.attribute, "article", index - 1, index, new))
     return mended

@@ -67,7 +67,7 @@ def check_singular_they(sentence: Sentence, places: list[int]) -> None:
     """Refuse where "they" may be things or people that were named before it."""
     singular = {p.head for p in sentence.people if not p.plural}
     heads = {p.end for p in sentence.people}
-    for index in range(min(max(places), len(sentence.words))):
+    for index in range(max(places)):
         word = sentence.lower[index]
         plural = english.is_third_person(word) and index not in heads and index not in singular
         if word in ("and", "people", "children", "men", "women") and index not in singular:

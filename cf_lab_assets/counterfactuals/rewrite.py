@@ -16,8 +16,10 @@ from cf_lab_assets.counterfactuals import english
 from cf_lab_assets.counterfactuals.agreement import (
     Change,
     articles,
+    capitalised,
     cased,
     change_of,
+    like,
     span,
     verb_changes,
 )
@@ -382,9 +384,7 @@ class Rewriter:
             old, new = sentence.words[index], getattr(pronouns[value], role)
             if form.value == value:
                 continue
-            new = new[0].upper() + new[1:] if old[0].isupper() else new
-            if len(old) > 1 and old.isupper():
-                new = new.upper()
+            new = like(old, new)
             yield change_of(sentence, attribute, f"pronoun: {role}", index, index + 1, new)
             numbers = pronouns[form.value].verb, pronouns[value].verb
             if role == "subject" and numbers[0] != numbers[1]:
@@ -431,7 +431,7 @@ class Rewriter:
         if person.named:
             raise refused("named_person", sentence, "calls the person by name")
         if self.template == "relative" and not person.plural and person.neutral is None:
-            return [self._relative(sentence, person, targets, values)]
+            return [self._relative(sentence, person, values)]
         return self._adjectives(sentence, person, values, nouns)
 
     def _adjectives(
@@ -446,16 +446,19 @@ class Rewriter:
         for attribute, value in sorted(values.items(), key=lambda item: self._place(item[0])):
             at = self._insertion_point(sentence, person, attribute)
             text = self._agreeing(attribute, self._inserted(attribute, value), nouns)
-            start, following = sentence.starts[at], sentence.words[at]
-            if sentence.opens[at] and following[0].isupper() and at == person.start:
-                if not changes:
-                    text = text[0].upper() + text[1:]
-                if following[1:].islower() and not self._is_proper(sentence, at):
-                    lowered = following[0].lower()
-                    old = Change(attribute, "capital", start, start + 1, following[0], lowered)
-                    changes.append(old) if not any(c.rule == "capital" for c in changes) else None
+            start = sentence.starts[at]
+            if sentence.opens[at] and sentence.words[at][0].isupper() and not changes:
+                text = capitalised(text)
+                changes += self._lowered(sentence, attribute, at)
             changes.append(Change(attribute, "insertion", start, start, "", f"{text} "))
-        return sorted(changes, key=lambda change: change.end)
+        return changes
+
+    def _lowered(self, sentence: Sentence, attribute: str, at: int) -> list[Change]:
+        """The change of a word that no longer opens the sentence, if its capital was for that."""
+        word, start = sentence.words[at], sentence.starts[at]
+        if not word[1:].islower() or self._is_proper(sentence, at):
+            return []
+        return [Change(attribute, "capital", start, start + 1, word[0], word[0].lower())]
 
     def _is_proper(self, sentence: Sentence, at: int) -> bool:
         return any(
@@ -484,13 +487,7 @@ class Rewriter:
                 break
         return at
 
-    def _relative(
-        self,
-        sentence: Sentence,
-        person: Person,
-        targets: list[_Target],
-        values: dict[str, str],
-    ) -> Change:
+    def _relative(self, sentence: Sentence, person: Person, values: dict[str, str]) -> Change:
         """A relative clause: "a doctor" as "an elderly Black woman who is a doctor"."""
         noun, words = "person", []
         for attribute, value in sorted(values.items(), key=lambda item: self._place(item[0])):
@@ -503,7 +500,7 @@ class Rewriter:
         described = span(sentence, person.start, person.end)
         opens = sentence.opens[person.start]
         if opens and described[1:2].islower():
-            phrase = phrase[0].upper() + phrase[1:]
+            phrase = capitalised(phrase)
             described = described[0].lower() + described[1:]
         described = f"{english.article(described.split()[0])} {described}"
         new = f"{phrase} who is {described}"

@@ -344,6 +344,7 @@ class _Reader:
             if self._is_part_of_name(item):
                 person.named = True
             else:
+                person.named = self._is_followed_by_name(item)
                 person.add(Mention(form, item.start, item.end))
         self._add_modifiers(person, inside)
         self.heads.update(range(item.start, item.end))
@@ -378,6 +379,17 @@ class _Reader:
             and sentence.lower[item.start] in _BEFORE_NAMES
             and not sentence.broken[item.end]
             and sentence.words[item.end][0].isupper()
+        )
+
+    def _is_followed_by_name(self, item: _Item) -> bool:
+        """Whether a name stands right behind a small noun: "my sister Mary"."""
+        sentence, after = self.sentence, item.end
+        return (
+            sentence.words[item.start][0].islower()
+            and after < len(sentence.words)
+            and not sentence.broken[after]
+            and sentence.is_name(after)
+            and self.taxonomy.word(sentence.words[after]) is NO_WORD
         )
 
     def _add_title(self, item: _Item, form: Form) -> None:

@@ -126,6 +126,7 @@ def test_other_attributes_change_where_they_are_said_of_a_person(
         ("The female lion sleeps", "gender", "man", "no_person"),
         ("Mary smiles at her dog.", "gender", "man", "named_person"),
         ("His name is John.", "gender", "woman", "named_person"),
+        ("My sister Mary walks her dog.", "gender", "man", "named_person"),
         ("Queen Elizabeth waves", "gender", "man", "named_person"),
         ("A woman helps a nurse with her hat", "gender", "man", "ambiguous_reference"),
         ("I saw her smile.", "gender", "man", "needs_grammar"),

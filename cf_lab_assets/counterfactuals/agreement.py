@@ -10,6 +10,8 @@ from cf_lab_assets.counterfactuals import english
 from cf_lab_assets.counterfactuals.sentence import Sentence
 from cf_lab_assets.counterfactuals.taxonomy import Form
 
+_ARTICLES = frozenset({"a", "an"})
+
 
 class Change(NamedTuple):
     """One changed place of a caption.
@@ -73,7 +75,7 @@ def verb_changes(sentence: Sentence, attribute: str, subject: int, number: str) 
         at = subject - 1
     if at >= len(words) or (sentence.broken[at] and at > subject):
         raise english.Unsure(f"the verb of {words[subject]!r} is not found")
-    if words[at] in english.CONJUNCTIONS | english.PREPOSITIONS | english.DETERMINERS:
+    if words[at] in english.NO_VERBS:
         raise english.Unsure(f"the verb of {words[subject]!r} is not found")
     if words[at] in ("'s", "'re"):
         yield _clitic_change(sentence, attribute, at, number)
@@ -81,7 +83,7 @@ def verb_changes(sentence: Sentence, attribute: str, subject: int, number: str) 
     new = agreeing(words[at])
     if new != words[at]:
         yield change_of(sentence, attribute, "verb", at, at + 1, like(sentence.words[at], new))
-        if at > subject and words[at] not in english.BE | english.HAVE | english.DO:
+        if at > subject and words[at] not in english.AUXILIARIES:
             yield from _coordinated(sentence, attribute, at, agreeing)
 
 
@@ -90,7 +92,7 @@ def _is_inverted(sentence: Sentence, subject: int) -> bool:
     before = subject - 1
     if before < 0 or sentence.broken[subject]:
         return False
-    if sentence.lower[before] not in english.BE | english.HAVE | english.DO:
+    if sentence.lower[before] not in english.AUXILIARIES:
         return False
     first = sentence.opens[before] or sentence.broken[before]
     return first or sentence.lower[before - 1] in english.CONJUNCTIONS
@@ -129,9 +131,7 @@ def _coordinated(
             raise english.Unsure(f"whether {words[at]!r} has the same subject can't be told")
         base = english.plural_verb(words[at])
         follower = words[at + 1] if at + 1 < len(words) and not sentence.broken[at + 1] else ""
-        verbal = follower in (
-            english.DETERMINERS | english.POSSESSIVES | english.PREPOSITIONS | english.PERSONAL
-        )
+        verbal = follower in english.AFTER_VERBS
         if base in ("be", "are", "have", "do", "were") or at - 2 == verb or (
             base in english.BASE_VERBS and verbal
         ):  # fmt: skip
@@ -142,6 +142,8 @@ def _coordinated(
 
 def articles(sentence: Sentence, changes: list[Change]) -> list[Change]:
     """What "a" and "an" become before words that were changed."""
+    if _ARTICLES.isdisjoint(sentence.lower):
+        return []
     first: dict[int, Change] = {}
     for change in changes:
         known = first.get(change.start)
@@ -152,7 +154,7 @@ def articles(sentence: Sentence, changes: list[Change]) -> list[Change]:
         index = bisect.bisect_left(sentence.starts, start)
         if not 0 < index < len(sentence.starts) or sentence.starts[index] != start:
             continue
-        if sentence.broken[index] or sentence.lower[index - 1] not in ("a", "an"):
+        if sentence.broken[index] or sentence.lower[index - 1] not in _ARTICLES:
             continue
         old = sentence.words[index - 1]
         new = english.article(change.new.split()[0])

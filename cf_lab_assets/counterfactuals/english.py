@@ -46,6 +46,10 @@ FUNCTION_WORDS = (
     | PERSONAL
     | NEGATION
 )
+OWNING = DETERMINERS | POSSESSIVES | {"'s"}  # what a noun phrase begins with
+AUXILIARIES = BE | HAVE | DO
+NO_VERBS = CONJUNCTIONS | PREPOSITIONS | DETERMINERS
+AFTER_VERBS = DETERMINERS | POSSESSIVES | PREPOSITIONS | PERSONAL
 ADVERBS = frozenset(
     "also always never often just really still usually sometimes only once now then soon even "
     "almost quite very too again already seldom rarely better well instead anywhere everywhere "
@@ -232,7 +236,7 @@ def _doer_or_owner(follower: str, beyond: str) -> str:
     if follower in _NOUNS_TOO and (not beyond or beyond in PREPOSITIONS):
         raise Unsure(f"whether 'her {follower}' is one thing can't be told")
     if follower in BASE_VERBS:
-        as_verb = not beyond or beyond in DETERMINERS | POSSESSIVES | PREPOSITIONS | PERSONAL
+        as_verb = not beyond or beyond in AFTER_VERBS
         return "object" if as_verb else "determiner"
     if follower in COMPLEMENTS and not beyond:
         return "object"
@@ -249,8 +253,9 @@ def role_of_his(words: Sequence[str], at: int, ends: bool) -> str:
     if ends or at + 1 >= len(words):
         return "possessive"
     follower = words[at + 1]
-    standing_alone = PREPOSITIONS | CONJUNCTIONS | BE | HAVE | DO | MODALS
-    return "possessive" if follower in standing_alone - _BEFORE_NOUNS else "determiner"
+    return "possessive" if follower in _AFTER_POSSESSIVE else "determiner"
 
 
-_BEFORE_NOUNS = frozenset({"past", "inside", "outside", "like", "near", "down", "up", "off"})
+_AFTER_POSSESSIVE = (PREPOSITIONS | CONJUNCTIONS | AUXILIARIES | MODALS) - {
+    "past", "inside", "outside", "like", "near", "down", "up", "off",
+}  # fmt: skip

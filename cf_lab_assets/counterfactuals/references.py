@@ -78,6 +78,9 @@ def check_singular_they(sentence: Sentence, places: list[int]) -> None:
             )
 
 
+_CLAUSES = frozenset({"to", "because", "that", "if", "when", "while", "and"})
+
+
 def acts_on_another(sentence: Sentence, pronouns: Iterable[tuple[int, PronounForm]]) -> bool:
     """Whether one pronoun acts on another of the same kind: "she helped her" is of two people."""
     subject = None
@@ -87,8 +90,8 @@ def acts_on_another(sentence: Sentence, pronouns: Iterable[tuple[int, PronounFor
             subject = index
         elif subject is not None and "object" in roles:
             between = sentence.lower[subject + 1 : index]
-            clause = not any(sentence.broken[subject + 1 : index + 1]) and not (
-                {"to", "because", "that", "if", "when", "while", "and"} & set(between)
+            clause = not any(sentence.broken[subject + 1 : index + 1]) and (
+                _CLAUSES.isdisjoint(between)
             )
             if clause and _certain_role(sentence, index, roles) == "object":
                 return True
@@ -102,13 +105,14 @@ def _certain_role(sentence: Sentence, index: int, roles: tuple[str, ...]) -> str
         return None
 
 
+_AFTER_NAMES = english.AUXILIARIES | english.MODALS | {"and", "'s"}
 _PLACES = frozenset("in at near on around across through outside inside over".split())
 
 
 def may_be_named(sentence: Sentence, pronoun: int, taxonomy: Taxonomy) -> bool:
     """Whether a proper name that the pronoun may stand for is before it."""
-    for index in range(pronoun):
-        if not sentence.words[index][0].isupper() or sentence.shut[index]:
+    for index, word in enumerate(sentence.words[:pronoun]):
+        if not word[0].isupper() or sentence.shut[index]:
             continue
         if sentence.opens[index]:
             named = _opens_with_name(sentence, index, taxonomy)
@@ -123,7 +127,7 @@ def may_be_named(sentence: Sentence, pronoun: int, taxonomy: Taxonomy) -> bool:
 def _opens_with_name(sentence: Sentence, index: int, taxonomy: Taxonomy) -> bool:
     """Whether a sentence begins "Mary smiles" or "Mary's"."""
     word = sentence.lower[index]
-    if not sentence.words[index][0].isupper() or word in english.FUNCTION_WORDS | english.ADVERBS:
+    if word in english.FUNCTION_WORDS or word in english.ADVERBS:
         return False
     if (
         word in taxonomy.forms
@@ -135,7 +139,7 @@ def _opens_with_name(sentence: Sentence, index: int, taxonomy: Taxonomy) -> bool
         return False
     following = sentence.lower[index + 1]
     return (
-        following in english.BE | english.HAVE | english.DO | english.MODALS | {"and", "'s"}
+        following in _AFTER_NAMES
         or english.is_third_person(following)
         or following.endswith("ed")
         or following in english.IRREGULAR_PAST

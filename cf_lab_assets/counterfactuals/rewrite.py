@@ -9,8 +9,10 @@ it is tried whether the way back leads to the same caption.
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cf_lab_assets.counterfactuals import english
 from cf_lab_assets.counterfactuals.agreement import (
@@ -36,11 +38,13 @@ from cf_lab_assets.counterfactuals.sentence import Mention, Person, Sentence, re
 from cf_lab_assets.counterfactuals.taxonomy import NEUTRAL, Taxonomy, TaxonomyError
 
 TEMPLATES = ("adjective", "relative")
-SENTENCES_KEPT = 256  # captions read lately; a set's members are rewritten from the same one
+_PLACE = operator.attrgetter("start", "end")
+# Captions read lately: a set's members are rewritten from the same one. More are slower, as what
+# is kept for long has left the processor's cache when it is freed.
+SENTENCES_KEPT = 32
 
 
-@dataclass(frozen=True)
-class Rewritten:
+class Rewritten(NamedTuple):
     """A counterfactual caption and what was done to get it.
 
     Attributes:
@@ -122,13 +126,13 @@ class Rewriter:
     def _rewrite(self, caption: str, asked: dict[str, str]) -> Rewritten:
         sentence = self._read(caption)
         targets = [self._target(sentence, attribute) for attribute in asked]
-        self._check_one_person(sentence, targets)
+        person = self._one_person(sentence, targets)
         try:
-            changes = self._changes(sentence, targets, asked)
+            changes = self._changes(sentence, person, targets, asked)
         except english.Unsure as error:
             raise CannotRewrite("needs_grammar", f"in the caption {caption!r}: {error}") from error
         changes += articles(sentence, changes)
-        changes.sort(key=lambda change: (change.start, change.end))
+        changes.sort(key=_PLACE)
         return Rewritten(
             _applied(caption, changes),
             {target.attribute: target.value for target in targets},
@@ -162,11 +166,9 @@ class Rewriter:
         Raises:
             CannotRewrite: that can't be told.
         """
-        if NAMING.search(sentence.text):
+        if ("name" in sentence.text or "called" in sentence.text) and NAMING.search(sentence.text):
             raise refused("named_person", sentence, "gives somebody's name")
-        people = sentence.people
-        if any(person.related for person in people):
-            people = [person for person in people if not person.related] or people
+        people = [person for person in sentence.people if not person.related] or sentence.people
         naming = [person for person in people if person.mentions.get(attribute)]
         if len(naming) > 1:
             raise refused("several_people", sentence, f"names {attribute} of {len(naming)} people")
@@ -218,11 +220,12 @@ class Rewriter:
     ) -> None:
         """Refuse a pronoun for which somebody else before it may be meant too."""
         for other in sentence.people:
-            if other is person or other.plural or other.predicate or other.head >= index:
+            if other is person or other.plural or other.head >= index:
                 continue
             possessed = other.related and other.determiner == index
             values = {m.form.value for m in other.mentions.get(target.attribute, [])}
-            if not possessed and (not values or target.value in values):
+            rival = not values or target.value in values
+            if rival and not possessed and not sentence.is_said_of_pronoun(other):
                 word, name = sentence.words[index], " ".join(sentence.words[other.head : other.end])
                 raise refused(
                     "ambiguous_reference", sentence, f"leaves open whether {word!r} is the {name}"
@@ -234,17 +237,17 @@ class Rewriter:
         """The person whom only pronouns give a value; None where there are no such pronouns."""
         known = self.taxonomy.attributes[attribute].pronouns
         found = [(i, form) for i, form in sentence.pronouns if form.attribute == attribute]
+        if not found:
+            return None
         singular = [(i, form) for i, form in found if known[form.value].verb == "singular"]
         if not singular:
             return self._they_target(sentence, attribute, people, [i for i, _ in found])
-        marked = [(i, form) for i, form in singular if sentence.is_bracketed(i)]
-        singular = marked or singular
+        singular = [(i, form) for i, form in singular if sentence.is_bracketed(i)] or singular
         values = {form.value for _, form in singular}
         places = [index for index, _ in singular]
-        if len(values) > 1 or acts_on_another(sentence, singular):
+        if len(values) > 1 or (len(places) > 1 and acts_on_another(sentence, singular)):
             raise refused("several_people", sentence, "has pronouns for more than one person")
-        if any(p.related and p.mentions.get(attribute) for p in sentence.people):
-            self._check_only_owner(sentence, attribute, places)
+        self._check_only_owner(sentence, attribute, places)
         if may_be_named(sentence, places[0], self.taxonomy):
             raise refused("named_person", sentence, "seems to speak of somebody by name")
         return _Target(attribute, self._only(people), values.pop(), [], places)
@@ -258,7 +261,7 @@ class Rewriter:
         doctor") by the pronoun, as the way from "she" to "they" and back must be the same.
         """
         person = self._only(people)
-        if not places or (person and person.plural):
+        if person and person.plural:
             return None
         if person is None or len(sentence.people) > 1:
             word = sentence.words[places[0]]
@@ -269,21 +272,29 @@ class Rewriter:
     @staticmethod
     def _check_only_owner(sentence: Sentence, attribute: str, places: list[int]) -> None:
         owned = [p for p in sentence.people if p.related and p.mentions.get(attribute)]
-        if any(place > min(p.head for p in owned) for place in places):
+        if owned and places[-1] > min(p.head for p in owned):
             raise refused("ambiguous_reference", sentence, "has a pronoun after two people")
 
-    def _check_one_person(self, sentence: Sentence, targets: list[_Target]) -> None:
-        people = [target.person for target in targets if target.person is not None]
-        if any(person is not people[0] for person in people):
-            names = ", ".join(target.attribute for target in targets)
-            raise refused("different_people", sentence, f"names {names} of different people")
+    @staticmethod
+    def _one_person(sentence: Sentence, targets: list[_Target]) -> Person | None:
+        person = None
+        for target in targets:
+            if person and target.person and target.person is not person:
+                names = ", ".join(target.attribute for target in targets)
+                raise refused("different_people", sentence, f"names {names} of different people")
+            person = person or target.person
+        return person
 
     def _changes(
-        self, sentence: Sentence, targets: list[_Target], asked: dict[str, str]
+        self,
+        sentence: Sentence,
+        person: Person | None,
+        targets: list[_Target],
+        asked: dict[str, str],
     ) -> list[Change]:
         changes: list[Change] = []
         insertions: dict[str, str] = {}
-        nouns = self._nouns_after(targets, asked)
+        nouns = self._nouns_after(person, asked) if person else {}
         for target in targets:
             value = asked[target.attribute]
             self._check_implied(sentence, target, value)
@@ -297,22 +308,23 @@ class Rewriter:
                     for mention in target.mentions
                 ]
                 changes += self._pronoun_changes(sentence, target, value)
-        changes += self._agreeing_changes(sentence, targets, nouns)
+        if person and nouns:
+            changes += self._agreeing_changes(sentence, person, asked, nouns)
         if insertions:
-            changes += self._insertions(sentence, targets, insertions, nouns)
+            changes += self._insertions(sentence, person, insertions, nouns)
         return changes
 
     @staticmethod
-    def _nouns_after(targets: list[_Target], asked: dict[str, str]) -> dict[str, str]:
+    def _nouns_after(person: Person, asked: dict[str, str]) -> dict[str, str]:
         """The values that nouns of the person will name, by attribute."""
         nouns = {}
-        person = next((target.person for target in targets if target.person), None)
-        for attribute, mentions in (person.mentions if person else {}).items():
-            if any(mention.form.part in ("noun", "kinship") for mention in mentions):
-                nouns[attribute] = asked.get(attribute, mentions[0].form.value)
-        neutral = person.neutral if person else None
-        if person and neutral and neutral.attribute not in person.mentions:
-            nouns |= {name: value for name, value in asked.items() if name == neutral.attribute}
+        for attribute, mentions in person.mentions.items():
+            for mention in mentions:
+                if mention.form.part in ("noun", "kinship"):
+                    nouns[attribute] = asked.get(attribute, mentions[0].form.value)
+        neutral = person.neutral
+        if neutral and neutral.attribute in asked and neutral.attribute not in person.mentions:
+            nouns[neutral.attribute] = asked[neutral.attribute]
         return nouns
 
     def _agreeing(self, attribute: str, text: str, nouns: Mapping[str, str]) -> str:
@@ -323,12 +335,14 @@ class Rewriter:
         return agreement.forms.get(text, {}).get(nouns[agreement.other], text)
 
     def _agreeing_changes(
-        self, sentence: Sentence, targets: list[_Target], nouns: Mapping[str, str]
+        self,
+        sentence: Sentence,
+        person: Person,
+        asked: Mapping[str, str],
+        nouns: Mapping[str, str],
     ) -> Iterator[Change]:
         """Adjectives that nobody asked to change but whose noun changes."""
-        person = next((target.person for target in targets if target.person), None)
-        asked = {target.attribute for target in targets}
-        for attribute, mentions in (person.mentions if person else {}).items():
+        for attribute, mentions in person.mentions.items():
             agreement = self.taxonomy.attributes[attribute].agrees
             if attribute in asked or agreement is None or agreement.other not in asked:
                 continue
@@ -340,18 +354,16 @@ class Rewriter:
                         sentence, attribute, "agreement", mention.start, mention.end, new
                     )
 
-    def _check_implied(self, sentence: Sentence, target: _Target, value: str) -> None:
-        person, implied = target.person, self.taxonomy.implied
+    @staticmethod
+    def _check_implied(sentence: Sentence, target: _Target, value: str) -> None:
+        attribute, person = target.attribute, target.person
         if person is None or target.value == value:
             return
-        for word in sentence.lower[max(0, person.start - 1) : person.end + 3]:
-            if word[0].isdigit():  # "60-year-old"
-                word = word.partition("-")[2] or word
-            if target.attribute in implied.get(word, ()):
+        for index, attributes in sentence.implying:
+            if attribute in attributes and person.start - 1 <= index < person.end + 3:
+                word = sentence.words[index]
                 raise refused(
-                    "value_implied",
-                    sentence,
-                    f"says {word!r}, which implies the {target.attribute}",
+                    "value_implied", sentence, f"says {word!r}, which implies the {attribute}"
                 )
 
     def _mention_change(
@@ -413,14 +425,13 @@ class Rewriter:
     def _insertions(
         self,
         sentence: Sentence,
-        targets: list[_Target],
+        person: Person | None,
         values: dict[str, str],
         nouns: Mapping[str, str],
     ) -> list[Change]:
         for attribute in values:
             if attribute in sentence.loose:
                 raise refused("needs_grammar", sentence, f"names {attribute} in a way not read")
-        person = next((t.person for t in targets if t.person is not None), None)
         if person is None and any(one.named for one in sentence.people):
             raise refused("named_person", sentence, "calls a person by name")
         if person is None:

@@ -10,10 +10,11 @@ That needs no model, is fast, and shows its reasons; where it is not sure it say
 
 from __future__ import annotations
 
+import operator
 import re
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cf_lab_assets.counterfactuals import english
 from cf_lab_assets.counterfactuals.taxonomy import (
@@ -23,6 +24,7 @@ from cf_lab_assets.counterfactuals.taxonomy import (
     WORDS,
     Form,
     Parts,
+    Phrases,
     PronounForm,
     Taxonomy,
     Word,
@@ -40,6 +42,7 @@ _BEFORE_NAMES = frozenset(
     "lady king queen prince princess duke duchess sir aunt uncle mother father sister brother "
     "miss grandma grandpa widow nun monk".split()
 )
+_START = operator.attrgetter("start")
 MOST_MODIFIERS = 8
 
 
@@ -67,7 +70,6 @@ class Person:
         related: named by relation to somebody else of the caption ("her son").
         named: goes by a proper name.
         neutral: the head's form, where it is one that names no value.
-        predicate: said of a pronoun ("she is a doctor").
         known: whether the head is a word of the taxonomy, not one that only looks like it.
         mentions: by attribute.
     """
@@ -79,7 +81,6 @@ class Person:
     plural: bool = False
     related: bool = False
     named: bool = False
-    predicate: bool = False
     known: bool = True
     neutral: Form | None = None
     mentions: dict[str, list[Mention]] = field(default_factory=dict)
@@ -104,6 +105,7 @@ class Sentence:
         people: in their order.
         pronouns: word and form.
         loose: attributes of which a form stands where it can't be told whose it is.
+        implying: words that say a value themselves, and the attributes of which they do.
     """
 
     text: str
@@ -117,6 +119,7 @@ class Sentence:
     people: list[Person] = field(default_factory=list)
     pronouns: list[tuple[int, PronounForm]] = field(default_factory=list)
     loose: set[str] = field(default_factory=set)
+    implying: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
 
     def ends_phrase(self, at: int) -> bool:
         """Whether nothing follows a word, or a sign does."""
@@ -124,8 +127,13 @@ class Sentence:
 
     def is_bracketed(self, at: int) -> bool:
         """Whether a word stands in square brackets, which mark the person that is meant."""
-        before, after = self.starts[at] - 1, self.ends[at]
-        return self.text[before : before + 1] == "[" and self.text[after : after + 1] == "]"
+        start, end = self.starts[at], self.ends[at]
+        return self.text[end : end + 1] == "]" and self.text[start - 1 : start] == "["
+
+    def is_said_of_pronoun(self, person: Person) -> bool:
+        """Whether a person is what a pronoun before it is said to be: "she is a doctor"."""
+        verb = person.determiner - 1 if person.determiner else 0
+        return self.lower[verb] in english.BE and any(at == verb - 1 for at, _ in self.pronouns)
 
     def is_name(self, at: int) -> bool:
         """Whether a word looks like a proper name where it stands."""
@@ -140,11 +148,6 @@ class _Item(NamedTuple):
     end: int
     parts: Parts
     known: bool
-
-    @property
-    def is_modifier(self) -> bool:
-        """Whether it can only stand before a noun."""
-        return self.parts.adjective is not None and self.parts.noun is None
 
 
 def read(caption: str, taxonomy: Taxonomy) -> Sentence:
@@ -188,15 +191,17 @@ def _shut_quoted(sentence: Sentence) -> None:
 _TITLES = frozenset({"mr", "ms", "mrs", "mx", "dr", "st", "prof"})
 
 
-def _matches(sentence: Sentence, at: int, words: tuple[str, ...]) -> bool:
-    """Whether a phrase of several words stands at a place; the first is known to."""
-    end = at + len(words)
-    return (
-        sentence.lower[at + 1 : at + 2] == [words[1]]
-        and tuple(sentence.lower[at:end]) == words
+def _matching(sentence: Sentence, at: int, phrases: Phrases) -> list[tuple[int, Any]]:
+    """The phrases that stand at a place, whose first word is known to: their end, and content."""
+    if at + 1 == len(sentence.lower) or sentence.lower[at + 1] not in phrases:
+        return []
+    return [
+        (end, content)
+        for words, content in phrases[sentence.lower[at + 1]]
+        if tuple(sentence.lower[at : (end := at + len(words))]) == words
         and not any(sentence.broken[at + 1 : end])
         and not any(sentence.shut[at:end])
-    )
+    ]
 
 
 def _items(sentence: Sentence, taxonomy: Taxonomy) -> list[_Item]:
@@ -206,11 +211,13 @@ def _items(sentence: Sentence, taxonomy: Taxonomy) -> list[_Item]:
         if word is not NO_WORD
     ]
     for index, word in known:
-        sentence.shut[index] = sentence.shut[index] or word.shut
-        for words in word.protected:
-            if _matches(sentence, index, words):
-                sentence.shut[index : index + len(words)] = [True] * len(words)
-                break
+        if word.shut:
+            sentence.shut[index] = True
+        if word.protected:
+            for end, _ in _matching(sentence, index, word.protected)[:1]:
+                sentence.shut[index:end] = [True] * (end - index)
+        if word.implies:
+            sentence.implying.append((index, word.implies))
     items: list[_Item] = []
     free = 0  # the first word that no item has taken
     for index, word in known:
@@ -226,14 +233,12 @@ def _items(sentence: Sentence, taxonomy: Taxonomy) -> list[_Item]:
 
 
 def _item(sentence: Sentence, at: int, word: Word) -> _Item | None:
-    for words, form in word.longer:
-        if _matches(sentence, at, words):
-            end = at + len(words)
-            if form is None:
-                return _Item(at, end, NO_PARTS, True)
-            if is_spelt(sentence.text[sentence.starts[at] : sentence.ends[end - 1]], form):
-                part = "noun" if form.part == "kinship" else form.part
-                return _Item(at, end, Parts(**{part: form}), True)
+    for end, form in _matching(sentence, at, word.longer) if word.longer else ():
+        if form is None:
+            return _Item(at, end, NO_PARTS, True)
+        if is_spelt(sentence.text[sentence.starts[at] : sentence.ends[end - 1]], form):
+            part = "noun" if form.part == "kinship" else form.part
+            return _Item(at, end, Parts(**{part: form}), True)
     if word.parts:
         return _Item(at, at + 1, word.parts, True)
     return _Item(at, at + 1, NO_PARTS, word.known) if word.person else None
@@ -253,23 +258,24 @@ class _Reader:
         waiting: list[_Item] = []
         last = len(self.items) - 1
         for index, item in enumerate(self.items):
-            if item.parts.phrase:
-                self._add_phrase(item, item.parts.phrase)
-            elif item.parts.title:
-                self._add_title(item, item.parts.title)
-            elif item.is_modifier or (
-                index < last and self._stands_before(item, self.items[index + 1])
+            adjective, noun, title, phrase = item.parts
+            if phrase:
+                self._add_phrase(item, phrase)
+            elif title:
+                self._add_title(item, title)
+            elif (
+                (adjective and not noun)
+                or (index < last and self._stands_before(item, self.items[index + 1]))
+                or not self._is_head(item)
             ):
                 waiting.append(item)
-            elif self._is_head(item):
-                waiting = self._add_person(item, waiting)
             else:
-                waiting.append(item)
+                waiting = self._add_person(item, waiting)
         for item in waiting:
             if item.parts.adjective:
                 self._add_lone_adjective(item, item.parts.adjective)
         if len(self.sentence.people) > 1:
-            self.sentence.people.sort(key=lambda person: person.start)
+            self.sentence.people.sort(key=_START)
             self._join()
 
     def _stands_before(self, item: _Item, following: _Item) -> bool:
@@ -315,9 +321,7 @@ class _Reader:
         sentence = self.sentence
         if start == 0 or sentence.broken[start]:
             return None
-        word = sentence.lower[start - 1]
-        known = english.DETERMINERS | english.POSSESSIVES | {"'s"}
-        return start - 1 if word in known else None
+        return start - 1 if sentence.lower[start - 1] in english.OWNING else None
 
     def _add_person(self, item: _Item, waiting: list[_Item]) -> list[_Item]:
         sentence = self.sentence
@@ -325,9 +329,7 @@ class _Reader:
         determiner = self._determiner(start)
         form = item.parts.noun
         word = sentence.lower[item.end - 1]
-        owner = determiner is not None and (
-            sentence.lower[determiner] in ("his", "her", "their", "'s", "whose")
-        )
+        owner = determiner is not None and sentence.lower[determiner] in _OWNERS
         person = Person(
             start,
             item.start,
@@ -335,39 +337,31 @@ class _Reader:
             determiner,
             plural=form.plural if form else _is_plural(word, self.taxonomy),
             related=owner and form is not None and form.part == "kinship",
-            predicate=self._is_said_of_pronoun(determiner),
             known=item.known,
             neutral=form if form and form.value == NEUTRAL else None,
         )
-        inside = [one for one in waiting if one.start >= start]
         if form and form.value != NEUTRAL:
             if self._is_part_of_name(item):
                 person.named = True
             else:
                 person.named = self._is_followed_by_name(item)
                 person.add(Mention(form, item.start, item.end))
-        self._add_modifiers(person, inside)
-        self.heads.update(range(item.start, item.end))
         sentence.people.append(person)
+        self.heads.update(range(item.start, item.end))
+        if not waiting:
+            return waiting
+        self._add_modifiers(person, [one for one in waiting if one.start >= start])
         return [one for one in waiting if one.start < start]
-
-    def _is_said_of_pronoun(self, determiner: int | None) -> bool:
-        words = self.sentence.lower
-        return (
-            determiner is not None
-            and determiner >= 2
-            and words[determiner - 1] in english.BE
-            and words[determiner - 2] in self.taxonomy.pronouns
-        )
 
     def _add_modifiers(self, person: Person, items: list[_Item]) -> None:
         """Adjectives before the noun; an adjective outweighs the noun: "a male policeman"."""
         for item in items:
             form, noun = item.parts.adjective, item.parts.noun
             if form:
-                kept = person.mentions.get(form.attribute, [])
-                kept = [mention for mention in kept if mention.form.part == "adjective"]
-                person.mentions[form.attribute] = [*kept, Mention(form, item.start, item.end)]
+                known = person.mentions.get(form.attribute)
+                if known and known[0].form.part != "adjective":
+                    known.clear()
+                person.add(Mention(form, item.start, item.end))
             elif noun and noun.value != NEUTRAL and noun.attribute not in person.mentions:
                 person.add(Mention(noun, item.start, item.end, attributive=True))
 
@@ -464,14 +458,15 @@ class _Reader:
         """Make one person of two nouns for the same."""
         joined: list[Person] = []
         for person in self.sentence.people:
-            same = next((p for p in reversed(joined) if self._is_same(p, person)), None)
-            if same is None:
+            for earlier in reversed(joined):
+                if self._is_same(earlier, person):
+                    for mentions in person.mentions.values():
+                        for mention in mentions:
+                            earlier.add(mention)
+                    break
+            else:
                 joined.append(person)
-                continue
-            for mentions in person.mentions.values():
-                for mention in mentions:
-                    same.add(mention)
-        self.sentence.people[:] = joined
+        self.sentence.people = joined
 
     def _is_same(self, earlier: Person, later: Person) -> bool:
         sentence = self.sentence
@@ -484,16 +479,20 @@ class _Reader:
             return True
         if between and between[-1] in english.BE and set(between[:-1]) <= {"who", "that"}:
             return True
-        again = sentence.lower[determiner] in ("the", "this", "that")
-        heads = [sentence.lower[p.head : p.end] for p in (earlier, later)]
-        return again and heads[0] == heads[1]
+        if sentence.lower[determiner] not in ("the", "this", "that"):
+            return False
+        if sentence.lower[earlier.end - 1] != sentence.lower[later.end - 1]:
+            return False
+        head = sentence.lower[later.head : later.end]
+        return head == sentence.lower[earlier.head : earlier.end]
 
 
+_OWNERS = frozenset({"his", "her", "their", "'s", "whose"})
 # Things that are people too where an adjective of people says so.
 _ALSO_PEOPLE = frozenset({"drawer", "printer", "cooker", "computer", "monitor"})
 
 
 def _is_plural(word: str, taxonomy: Taxonomy) -> bool:
-    return word in ("people", "men", "women", "children", "police") or (
-        word.endswith("s") and not word.endswith("ss") and word not in taxonomy.person_nouns
-    )
+    if word.endswith("s"):
+        return not word.endswith("ss") and word not in taxonomy.person_nouns
+    return word in ("people", "men", "women", "children", "police")

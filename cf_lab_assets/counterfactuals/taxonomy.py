@@ -32,7 +32,8 @@ _SECTIONS: dict[str, Part] = {
 }
 # "doesn't" is one word, "woman's" two: what follows an apostrophe may have to agree.
 WORDS = re.compile(
-    r"([^\W_]+n['\u2019]t\b|['\u2019](?:s|re|ve|ll|d|m)\b|[^\W_]+(?:[-'\u2019][^\W_]{2,}|-[^\W_])*)"
+    r"([^\W_]++(?:(?<=[^\W_]n)['\u2019]t\b|[-'\u2019][^\W_]{2,}+|-[^\W_])*+"
+    r"|['\u2019](?:s|re|ve|ll|d|m)\b)"
 )
 
 
@@ -40,6 +41,7 @@ _PERSON_ENDING = re.compile(
     r"(?:..er|..or|ist|ian|eer|man|men|woman|women|person|people|...smith|..wright)s?$"
 )
 _SURE_ENDING = re.compile(r"(?:ologist|...graphist|...woman|...women|person|people|smith)s?$")
+_NUMBER = "0123456789-"  # before "year-old"
 WORDS_KEPT = 65536
 
 
@@ -221,22 +223,24 @@ class Word(NamedTuple):
         person: whether it is or looks like a noun for a person that names no value.
         known: whether that noun is one of the taxonomy's.
         pronoun: where it is one.
-        longer: forms and nouns for people of several words that begin with it, longest first,
-            the nouns with None for their form.
-        protected: phrases of several words that never name a value.
+        longer: forms and nouns for people of several words that begin with it, by the second of
+            them, longest first; the nouns with None for their form.
+        protected: phrases of several words that never name a value, likewise.
         shut: whether the word alone is such a phrase.
+        implies: attributes of which it says a value itself, so that no other can be given.
     """
 
     parts: Parts | None
     person: bool
     known: bool
     pronoun: PronounForm | None
-    longer: tuple[tuple[tuple[str, ...], Form | None], ...]
-    protected: tuple[tuple[str, ...], ...]
+    longer: Phrases
+    protected: Phrases
     shut: bool
+    implies: tuple[str, ...]
 
 
-NO_WORD = Word(None, False, False, None, (), (), False)
+NO_WORD = Word(None, False, False, None, {}, {}, False, ())
 
 
 @dataclass(frozen=True)
@@ -272,7 +276,7 @@ class Taxonomy:
         """What there is of a word as it is written; `word` is the same, remembered."""
         low = written.lower().replace("\u2019", "'")
         forms, nouns = self.forms.get(low, []), self.person_nouns.get(low, [])
-        longer = [known for known in (*forms, *nouns) if len(known[0]) > 1]
+        longer = _by_second_word((*forms, *nouns))
         protected = self.protected.get(low, [])
         known = any(len(words) == 1 for words, _ in nouns)
         found = Word(
@@ -280,12 +284,12 @@ class Taxonomy:
             known or self._looks_like_person(low),
             known or low.removesuffix("s") in self.person_nouns or bool(_SURE_ENDING.search(low)),
             self.pronouns.get(low),
-            tuple(sorted(longer, key=lambda known: -len(known[0]))),
-            tuple(words for words, _ in protected if len(words) > 1),
+            longer,
+            _by_second_word(protected),
             any(len(words) == 1 for words, _ in protected),
+            self.implied.get(low.lstrip(_NUMBER), ()),
         )
-        plain = not (found.parts or found.person or found.pronoun or longer or protected)
-        return NO_WORD if plain else found
+        return NO_WORD if found == NO_WORD._replace(known=found.known) else found
 
     def _looks_like_person(self, word: str) -> bool:
         if word.endswith("s") and word[:-1] in self.person_nouns:
@@ -466,6 +470,14 @@ def _phrases(texts: Iterable[str]) -> Phrases:
 
 def _longest_first(phrases: Phrases) -> Phrases:
     return {first: sorted(known, key=lambda k: -len(k[0])) for first, known in phrases.items()}
+
+
+def _by_second_word(phrases: Iterable[tuple[tuple[str, ...], Any]]) -> Phrases:
+    found: Phrases = {}
+    for words, content in phrases:
+        if len(words) > 1:
+            found.setdefault(words[1], []).append((words, content))
+    return _longest_first(found)
 
 
 def _pronouns(attributes: Mapping[str, Attribute]) -> dict[str, PronounForm]:

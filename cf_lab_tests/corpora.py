@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cf_lab_assets.counterfactuals.rewrite import CannotRewrite, Rewriter
+from cf_lab_tests import grammar
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 MISSING = f"the corpora are not at {DATA}"
@@ -106,8 +107,17 @@ def rewrite_winobias(rewriter: Rewriter) -> tuple[Outcome, int]:
     return outcome, others
 
 
-def nonbinary_sample(rewriter: Rewriter, count: int = 200) -> list[tuple[str, str]]:
-    """Sentences and their nonbinary rewriting, every n-th of those that were not refused."""
+def nonbinary_sample(
+    rewriter: Rewriter, count: int = 200, only_sound: bool = False
+) -> list[tuple[str, str]]:
+    """Sentences and their nonbinary rewriting, every n-th of those that were not refused.
+
+    Args:
+        rewriter: what rewrites them.
+        count: how many.
+        only_sound: draw them from the sentences that the parser accepts as they are. One in
+            twelve of the corpus it does not ("thanked her for the nice gift her gave").
+    """
     sentences = sorted(
         {re.sub(r"[\[\]]", "", one).replace(" 's", "'s") for pair in winobias() for one in pair}
     )
@@ -117,5 +127,8 @@ def nonbinary_sample(rewriter: Rewriter, count: int = 200) -> list[tuple[str, st
             made.append((sentence, rewriter.rewrite(sentence, {"gender": "nonbinary"}).caption))
         except CannotRewrite:
             continue
+    if only_sound:
+        counts = grammar.unlinked_words([source for source, _ in made])
+        made = [pair for pair, unlinked in zip(made, counts, strict=True) if not unlinked]
     step = len(made) / count
     return [made[int(number * step)] for number in range(count)]

@@ -34,9 +34,9 @@ def test_nearly_every_sentence_can_be_made_nonbinary():
 
 
 @pytest.mark.skipif(not grammar.is_installed(), reason="Debian's link-grammar is not installed")
-def test_nonbinary_sentences_are_as_grammatical_as_their_sources():
-    made = corpora.nonbinary_sample(REWRITER)
-    before = grammar.unlinked_words([source for source, _ in made])
-    after = grammar.unlinked_words([rewritten for _, rewritten in made])
-    worse = [pair for pair, a, b in zip(made, before, after, strict=True) if b > a]
-    assert len(worse) <= 0.02 * len(made), worse
+def test_nonbinary_sentences_are_grammatical_where_their_sources_are():
+    made = corpora.nonbinary_sample(REWRITER, only_sound=True)
+    assert len(made) == 200
+    unlinked = grammar.unlinked_words([rewritten for _, rewritten in made])
+    wrong = [pair for pair, words in zip(made, unlinked, strict=True) if words]
+    assert len(wrong) <= 0.02 * len(made), wrong

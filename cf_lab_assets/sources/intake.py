@@ -23,7 +23,7 @@ from cf_lab_assets.sources.batches import Manifest, SourcePair, TableWriter
 from cf_lab_assets.sources.captions import Rules, printable
 from cf_lab_assets.sources.deliveries import Delivery
 from cf_lab_assets.sources.kinds import Found
-from cf_lab_assets.sources.ledger import KnownPicture, Ledger
+from cf_lab_assets.sources.ledger import KnownPicture, Ledger, Sought
 from cf_lab_assets.sources.refusals import Rejected, RowRefused
 from cf_lab_assets.sources.rows import Row
 from cf_lab_resources import decoders
@@ -167,6 +167,7 @@ class Intake:
                 raise
 
     def _settle(self, rows: list[_Taken | Rejected], done: int, progress: Progress | None) -> int:
+        self._ledger.look_up([_sought(row) for row in rows if isinstance(row, _Taken)])
         for row in rows:
             if isinstance(row, Rejected):
                 self._reject(row)
@@ -175,6 +176,7 @@ class Intake:
                 self._accept(row)
             except RowRefused as refused:
                 self._reject(_rejected(row.row, refused.reason, str(refused)))
+        self._ledger.write()
         if progress:
             progress(done + len(rows))
         return done + len(rows)
@@ -315,6 +317,13 @@ def _chunks(rows: Iterable[Row | Rejected]) -> Iterator[list[Row | Rejected]]:
             chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+def _sought(taken: _Taken) -> Sought:
+    picture = taken.picture
+    if picture is None:
+        return Sought("", taken.caption, None)
+    return Sought(picture.pixels_sha256, taken.caption, picture.phash)
 
 
 def _with_picture(taken: _Taken, picture: StoredPicture | ImageRefused) -> _Taken | Rejected:

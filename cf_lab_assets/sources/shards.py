@@ -46,6 +46,7 @@ MAX_MEMBERS = 100  # of one sample; more are a mistake in the names
 SKIP_BYTES = 1024 * 1024
 NOT_READ = "members_not_read"  # the column that names what else a sample had
 
+_ADLER_PRIME = 65521
 # ValueError and OverflowError come of numbers in headers, RecursionError of headers on headers.
 _DAMAGE = (
     tarfile.TarError,
@@ -149,7 +150,12 @@ class _Member(tarfile.TarInfo):
             and buf[124:135].isdigit()
             and buf[148:154].isdigit()
         )
-        if not plain or sum(buf) - sum(buf[148:156]) + 8 * ord(" ") != int(buf[148:154], 8):
+        if plain:
+            # Adler-32's low half is one more than the sum of the bytes, modulo a prime; the
+            # checksum is that sum with blanks in its own place.
+            declared = 1 + int(buf[148:154], 8) + sum(buf[148:156]) - 8 * ord(" ")
+            plain = zlib.adler32(buf) & 0xFFFF == declared % _ADLER_PRIME
+        if not plain:
             return super().frombuf(buf, encoding, errors)
         member = cls(buf[:100].partition(b"\0")[0].decode(encoding, errors))
         member.size = int(buf[124:135], 8)

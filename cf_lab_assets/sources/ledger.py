@@ -35,7 +35,7 @@ CANDIDATES = 256  # looked at of one band: flat pictures share bands by the thou
 _SCHEMA = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
-PRAGMA cache_size = -32768; -- KiB; what is larger is on disk
+PRAGMA cache_size = -16384; -- KiB; what is larger is on disk
 CREATE TABLE named (name TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE pairs (pair BLOB PRIMARY KEY, file_name TEXT, hash BLOB) WITHOUT ROWID;
 CREATE TABLE pictures (

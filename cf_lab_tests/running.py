@@ -24,7 +24,10 @@ LAUNCH = """mutation($params: ExecutionParams!) {
 
 
 def environment(home):
-    return {**os.environ, "CF_LAB_HOME": str(home)}
+    """Of a process that knows no other lab than that of this home."""
+    own = ("CF_LAB_", "DAGSTER_HOME")
+    others = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    return {**others, "CF_LAB_HOME": str(home)}
 
 
 def servers_of(home):

@@ -1,6 +1,5 @@
 """The command as people meet it: help at once, results on standard output, errors in one line."""
 
-import os
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ import pytest
 from cf_lab_resources import embedded
 from cf_lab_resources.bucket import open_bucket
 from cf_lab_resources.settings import Settings
+from cf_lab_tests import running
 from cf_lab_tests.releases.sample import write_dataset
 
 CF_LAB = str(Path(sys.executable).with_name("cf-lab"))
@@ -28,7 +28,7 @@ def cf_lab(home):
     def run(*arguments, **environment):
         return subprocess.run(
             [CF_LAB, *arguments],
-            env={**os.environ, "CF_LAB_HOME": str(home), **environment},
+            env={**running.environment(home), **environment},
             capture_output=True,
             text=True,
             timeout=300,

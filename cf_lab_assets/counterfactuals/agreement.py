@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from cf_lab_assets.counterfactuals import english
@@ -67,7 +67,7 @@ def verb_changes(sentence: Sentence, attribute: str, subject: int, number: str) 
     words = sentence.lower
     agreeing = english.plural_verb if number == "plural" else english.singular_verb
     at = subject + 1
-    while at < len(words) and (words[at] in english.ADVERBS or words[at].endswith("ly")):
+    while at < len(words) and english.is_adverb(words[at]):
         at += 1
     if at < len(words) and words[at] == "and" and at == subject + 1:
         return  # "she and her friend are": the subject was plural already
@@ -77,14 +77,14 @@ def verb_changes(sentence: Sentence, attribute: str, subject: int, number: str) 
         raise english.Unsure(f"the verb of {words[subject]!r} is not found")
     if words[at] in english.NO_VERBS:
         raise english.Unsure(f"the verb of {words[subject]!r} is not found")
-    if words[at] in ("'s", "'re"):
+    if words[at] in ("'s", "'re", "'ve"):
         yield _clitic_change(sentence, attribute, at, number)
-        return
-    new = agreeing(words[at])
-    if new != words[at]:
-        yield change_of(sentence, attribute, "verb", at, at + 1, like(sentence.words[at], new))
-        if at > subject and words[at] not in english.AUXILIARIES:
-            yield from _coordinated(sentence, attribute, at, agreeing)
+    else:
+        new = agreeing(words[at])
+        if new != words[at]:
+            yield change_of(sentence, attribute, "verb", at, at + 1, like(sentence.words[at], new))
+    if at > subject:
+        yield from _coordinated(sentence, attribute, at, number)
 
 
 def _is_inverted(sentence: Sentence, subject: int) -> bool:
@@ -101,6 +101,8 @@ def _is_inverted(sentence: Sentence, subject: int) -> bool:
 def _clitic_change(sentence: Sentence, attribute: str, at: int, number: str) -> Change:
     """The clitic of "she's" is "is" or "has"; only "is" becomes "'re"."""
     follower = sentence.lower[at + 1] if at + 1 < len(sentence.words) else ""
+    if sentence.lower[at] == "'ve":
+        number, follower = "singular", ""
     if number == "plural" and (
         follower in ("been", "got", "had", "done", "gone") or follower in english.IRREGULAR_PAST
         or follower.endswith("ed")
@@ -113,31 +115,57 @@ def _clitic_change(sentence: Sentence, attribute: str, at: int, number: str) -> 
     return change_of(sentence, attribute, "verb", at, at + 1, sentence.words[at][0] + new)
 
 
-def _coordinated(
-    sentence: Sentence, attribute: str, verb: int, agreeing: Callable[[str], str]
-) -> Iterator[Change]:
-    """Further verbs of the same subject: "she sits and reads a book"."""
-    words = sentence.lower
-    was_singular = agreeing is english.plural_verb
-    for at in range(verb + 2, len(words)):
+def _coordinated(sentence: Sentence, attribute: str, verb: int, number: str) -> Iterator[Change]:
+    """Further verbs of the same subject: "she sits and reads a book", "she jumps, spins, lands"."""
+    words, last = sentence.lower, verb
+    for at in range(verb + 1, len(words)):
         if sentence.opens[at]:
             return
-        joined = words[at - 1] in ("and", "or", "but", "then") or (
-            words[at - 1] in english.ADVERBS and words[at - 2] in ("and", "or", "but", "then")
-        )
-        if not joined or (was_singular and not english.is_third_person(words[at])):
+        if words[at] in english.SUBJECTS:
+            return  # from here on the verbs are another subject's
+        if not _is_joined(sentence, at):
             continue
-        if not was_singular:
-            raise english.Unsure(f"whether {words[at]!r} has the same subject can't be told")
+        if number == "singular":
+            if _may_be_plural_verb(words[at]) and words[verb] not in _BEFORE_BASE:
+                raise english.Unsure(f"whether {words[at]!r} has the same subject can't be told")
+            continue
+        if not english.is_third_person(words[at]):
+            continue
         base = english.plural_verb(words[at])
-        follower = words[at + 1] if at + 1 < len(words) and not sentence.broken[at + 1] else ""
-        verbal = follower in english.AFTER_VERBS
-        if base in ("be", "are", "have", "do", "were") or at - 2 == verb or (
-            base in english.BASE_VERBS and verbal
-        ):  # fmt: skip
+        if at - 2 <= last or _is_verb(sentence, at, base):
             yield change_of(sentence, attribute, "verb", at, at + 1, base)
+            last = at
         elif base in english.BASE_VERBS:
             raise english.Unsure(f"whether {words[at]!r} is a verb can't be told")
+
+
+def _may_be_plural_verb(word: str) -> bool:
+    return word in english.BASE_VERBS or word in ("are", "were", "have", "do", "'re")
+
+
+def _is_joined(sentence: Sentence, at: int) -> bool:
+    """Whether a conjunction or a comma stands before a word, an adverb perhaps in between."""
+    words = sentence.lower
+    before = at - 1
+    if english.is_adverb(words[before]) and words[before] != "then":
+        before -= 1
+    return words[before] in _JOINING or sentence.broken[before + 1]
+
+
+_BEFORE_BASE = english.MODALS | english.DO  # what follows these is the same for all subjects
+_JOINING = frozenset({"and", "or", "but", "then"})
+
+
+def _is_verb(sentence: Sentence, at: int, base: str) -> bool:
+    """Whether a word in -s after a conjunction is a verb: no noun stands before "the" or "it"."""
+    follower = sentence.lower[at + 1] if at + 1 < len(sentence.words) else ""
+    if sentence.ends_phrase(at):
+        follower = ""
+    if base in ("be", "are", "have", "do", "were"):
+        return True
+    if follower in english.BEFORE_NOUNS:
+        return True
+    return base in english.BASE_VERBS and follower in english.PREPOSITIONS
 
 
 def articles(sentence: Sentence, changes: list[Change]) -> list[Change]:

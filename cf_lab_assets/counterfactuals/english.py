@@ -1,18 +1,19 @@
 """English grammar that rewriting needs: articles, the parts of pronouns, and verbs that agree.
 
-Each function says what it is sure of and gives None, or raises `Unsure`, otherwise. Its word
-lists are of closed classes and of irregular forms; words for people are in the taxonomy.
+A function says what it is sure of, and raises `Unsure` otherwise. Its word lists are of closed
+classes, of irregular forms and of what reads in two ways; words for people are in the taxonomy.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 DETERMINERS = frozenset(
     "a an the this that these those each every some any no another one two three four five six "
-    "seven eight nine ten several many few both all most more such what which whose half".split()
+    "seven eight nine ten several many few both all most more such what which whose".split()
 )
 POSSESSIVES = frozenset("my your his her its our their whose".split())
 PREPOSITIONS = frozenset(
@@ -49,7 +50,24 @@ FUNCTION_WORDS = (
 OWNING = DETERMINERS | POSSESSIVES | {"'s"}  # what a noun phrase begins with
 AUXILIARIES = BE | HAVE | DO
 NO_VERBS = CONJUNCTIONS | PREPOSITIONS | DETERMINERS
+# What stands before a noun or for one, but never right behind a noun.
+BEFORE_NOUNS = (DETERMINERS - {"that", "which", "what", "whose", "all", "both"}) | POSSESSIVES | {
+    "him", "it", "me", "them", "us",
+}  # fmt: skip
+SUBJECTS = frozenset("i he she we they who which that what".split())
 AFTER_VERBS = DETERMINERS | POSSESSIVES | PREPOSITIONS | PERSONAL
+# Words in -ly that are nouns or verbs, or adjectives.
+_LY_NOUNS = frozenset(
+    "ally anomaly apply assembly belly bully butterfly dolly family firefly fly folly gully holly "
+    "italy jelly july lily monopoly multiply panoply ply rally rely reply supply tally".split()
+)
+_LY_ADJECTIVES = frozenset(
+    "bodily bubbly burly chilly costly cowardly cuddly curly daily deadly disorderly early elderly "
+    "fatherly friendly frilly ghastly ghostly heavenly hilly hourly holy homely jolly kindly "
+    "likely lively lonely lovely manly measly monthly motherly nightly oily orderly prickly "
+    "quarterly scaly scholarly shapely sickly silly sisterly smelly sparkly sprightly steely "
+    "timely ugly unlikely weekly wily wobbly womanly wooly woolly worldly wrinkly yearly".split()
+)
 ADVERBS = frozenset(
     "also always never often just really still usually sometimes only once now then soon even "
     "almost quite very too again already seldom rarely better well instead anywhere everywhere "
@@ -62,6 +80,14 @@ COMPLEMENTS = frozenset(
     "quiet nervous proud sick tired alive dead guilty innocent ready responsible free afraid less "
     "more famous rich poor pregnant mad crazy upset jealous late lucky laugh cry smile unconscious "
     "attractive beautiful interesting boring unhappy uncomfortable dangerous".split()
+)
+# What stands behind a noun for a person and is neither a verb nor a noun.
+BEHIND_NOUNS = frozenset(
+    "able absent abroad aboard ashore aside asleep available aware barefoot bent born clad clean "
+    "close cut deep drunk due eager expert fast fit free full high hit hurt inside interested "
+    "known lit lost low naked nearby next online only open outdoors overhead overseas ready seen "
+    "shirtless shot short shown silent similar still sure such tall topless torn unable unlike "
+    "upright upside wide worn worth".split()
 )
 # Verbs after which an object is completed by an adjective ("kept her safe") ...
 COMPLETING = frozenset(
@@ -97,13 +123,22 @@ BASE_VERBS = frozenset(
     "fill find finish fix fly follow forget get give go grow happen hate have hear help hide hit "
     "hold hope hug identify jump keep kick kneel know laugh lead lean learn leave let lie lift "
     "like listen live look lose love make mean meet move need offer open order owe own pack paint "
-    "pass pay perform pick play point pose pour "
-    "prefer prepare present press promise pull push put raise "
-    "reach read receive refuse remember repair report rest ride rise run save say see seem sell "
-    "send serve set settle sew shake share shout show sign sing sit sleep smell smile smoke speak "
-    "spend stand stare start stay steal stop study surf swim take talk taste teach tell thank "
-    "think throw touch travel treat trust try turn type understand use visit wait walk want wash "
-    "watch wave wear weld win wish wonder work worry write yell".split()
+    "pass pay perform pick play point pose pour prefer prepare present press promise pull push put "
+    "raise reach read receive refuse remember repair report rest ride rise run save say see seem "
+    "sell send serve set settle sew shake share shout show sign sing sit sleep smell smile smoke "
+    "speak spend stand stare start stay steal stop study surf swim take talk taste teach tell "
+    "thank think throw touch travel treat trust try turn type understand use visit wait walk want "
+    "wash watch wave wear weld win wish wonder work worry write yell balance bat bathe bend bite "
+    "blow board boil bounce bow bowl brush bump carve cast celebrate change chase chat check cheer "
+    "chew chop collect comb compete count cover crawl cross cuddle cycle dive dribble drop dry "
+    "dust examine exercise explore face feed fetch float fold gather gaze gesture glance glide "
+    "grab grill grin grip groom guard guide harvest hike hop hunt inspect iron jog juggle kiss "
+    "knit land lay lick light load march measure mix mow nap nod note operate park paddle peel pet "
+    "pitch plant polish pray preach protest race rake reach recite relax ring roast roll row sail "
+    "salute scatter scoop score scrub sculpt search sharpen ski skate sketch slice slide sniff "
+    "snuggle sort spin splash spray squat stack step stir stretch stroll stroke swing tackle tend "
+    "tie toss train trim twirl twist unload unpack vacuum wag weave weigh whisper whistle wipe "
+    "wrap wrestle yawn".split()
 )
 IRREGULAR_PAST = frozenset(
     "ate became began blew bought broke brought built came caught chose did drank drew drove fell "
@@ -143,6 +178,23 @@ def article(word: str) -> str:
     return str(_inflect().a(word)).split(" ", 1)[0]
 
 
+def follows_noun(word: str) -> bool:
+    """Whether a word stands behind the noun that it goes with: "a woman dressed", "a man alone"."""
+    return (
+        word.endswith(("ing", "'s"))
+        or (word.endswith("ed") and word not in _NOUNS_IN_ED)
+        or word in IRREGULAR_PAST
+        or word in SAME_IN_PAST
+        or word in COMPLEMENTS
+        or word in BEHIND_NOUNS
+    )
+
+
+_NOUNS_IN_ED = frozenset(
+    "bed bleed breed deed feed flatbed reed seed seaweed shed sled speed weed".split()
+)
+
+
 def is_third_person(word: str) -> bool:
     """Whether a word can be a verb in the third person singular present, from its form alone."""
     return word in _TO_PLURAL or (
@@ -159,9 +211,37 @@ def plural_verb(verb: str) -> str:
         return verb
     if verb.endswith("ies") and len(verb) > 4:
         return verb[:-3] + "y"
-    if verb.endswith(("sses", "shes", "ches", "xes", "zzes", "oes")):
-        return verb[:-2]
+    if verb.endswith(_WITH_ES) and verb not in _KEEPING_E:
+        return verb[: -3 if verb == "quizzes" else -2]
     return verb[:-1]
+
+
+_WITH_ES = ("sses", "shes", "ches", "xes", "zzes", "oes", "cuses", "buses")
+_KEEPING_E = frozenset("aches caches canoes shoes tiptoes hoes axes accuses excuses".split())
+
+
+def is_adverb(word: str) -> bool:
+    """Whether a word is an adverb, such as "slowly"."""
+    return word in ADVERBS or (
+        word.endswith("ly") and word not in _LY_NOUNS and word not in _LY_ADJECTIVES
+    )
+
+
+def is_adjective(word: str) -> bool:
+    """Whether a word before a noun is an adjective by its ending: "a bearded man"."""
+    return word in _LY_ADJECTIVES or (
+        len(word) > 4 and word.endswith(_ADJECTIVE_ENDINGS) and word not in _NO_ADJECTIVES
+    )
+
+
+_ADJECTIVE_ENDINGS = ("ed", "ing", "ful", "less", "ous", "ish", "ive", "able", "ible", "ic")
+_NO_ADJECTIVES = frozenset(
+    "being building ceiling clinic cooking detective dining driving evening executive fabric "
+    "fishing housing licensing magic marketing meeting morning music opening painting parking "
+    "plastic plumbing public racing representative riding roofing sewing shipping shopping singing "
+    "skiing spring string styling something swimming teaching thing traffic training weaving "
+    "wedding welding wrestling".split()
+)
 
 
 def singular_verb(verb: str) -> str:
@@ -180,7 +260,7 @@ def singular_verb(verb: str) -> str:
         raise Unsure(f"whether {verb!r} is a verb in the present can't be told")
     if verb.endswith("y") and verb[-2] not in "aeiou":
         return verb[:-1] + "ies"
-    if verb.endswith(("ss", "sh", "ch", "x", "zz", "o")):
+    if verb.endswith(("ss", "sh", "ch", "x", "zz", "o", "us")):
         return verb + "es"
     return verb + "s"
 
@@ -196,39 +276,93 @@ def role_of_her(words: Sequence[str], at: int, ends: bool) -> str:
     Raises:
         Unsure: it can be either.
     """
-    after = list(words[at + 1 : at + 4]) if not ends else []
+    after = words[at + 1 : at + 3] if not ends else []
     before = words[at - 1] if at else ""
     if not after or after[0] in _AFTER_OBJECT:
         return "object"
     follower, beyond = after[0], after[1] if len(after) > 1 else ""
-    if follower in ("home", "back"):
-        return "object" if before in MOTION else "determiner"
-    if follower in ADVERBS or follower.endswith("ly"):
-        adverbial = not beyond or beyond in FUNCTION_WORDS or follower in ADVERBS
-        return "object" if adverbial else "determiner"
+    closed = not beyond or beyond in FUNCTION_WORDS
+    if follower in ("home", "back") and before not in MOTION:
+        return "determiner"
+    if follower in _ALSO_PARTICLES:
+        if not closed or before in _HOLDING:
+            raise Unsure(f"whether 'her {follower}' is one thing can't be told")
+        return "object"
+    if is_adverb(follower):
+        return _before_adverb(before, follower, closed or is_adverb(beyond))
     if before in DITRANSITIVES:
         return _recipient_or_owner(words, at)
-    completed = not beyond or beyond in FUNCTION_WORDS or follower in _DEGREE
-    if completed and (
+    if follower in _MEALS and before in _MAKING:
+        raise Unsure(f"whether 'her {follower}' is hers or made for her can't be told")
+    if (closed or follower in _DEGREE) and (
         follower in _DEGREE or (before in COMPLETING and follower in COMPLEMENTS)
     ):  # fmt: skip
         return "object"
     return _doer_or_owner(follower, beyond) if before in INFINITIVE_AFTER else "determiner"
 
 
+# "threw her down the stairs", but "her down jacket"; "drove her home", but "her home".
+_ALSO_PARTICLES = frozenset("back down home off opposite out over under up".split())
+_HOLDING = frozenset("hold held carry carried push pushed pull pulled see saw".split())
 _AFTER_OBJECT = (
     (PREPOSITIONS | CONJUNCTIONS | DETERMINERS | BE | DO | HAVE | MODALS | PERSONAL | NEGATION)
     - {"past", "inside", "outside", "like", "one", "two", "three", "four", "five", "six", "seven",
-       "eight", "nine", "ten", "many", "few", "half", "most", "more"}
+       "eight", "nine", "ten", "many", "few", "most", "more"}
+    - _ALSO_PARTICLES
 ) | {"her", "his", "my", "your", "their", "our"}  # fmt: skip
+_MEALS = frozenset("breakfast lunch dinner supper coffee tea".split())
+_MAKING = frozenset(
+    "make makes made making cook cooks cooked cooking buy buys bought buying bring brings brought "
+    "bringing get gets got getting serve serves served serving".split()
+)
+# Adverbs that stand before an adjective: "her very old coat".
+_OF_DEGREE = frozenset("very quite too only almost well once ever newly".split())
+
+
+def _before_adverb(before: str, follower: str, closed: bool) -> str:
+    """Before an adverb: "saw her again", but "her very old coat"."""
+    if closed:
+        return "object"
+    if before in PREPOSITIONS or follower in _OF_DEGREE:
+        return "determiner"
+    raise Unsure(f"whether 'her {follower}' goes on to a thing of hers can't be told")
 
 
 def _recipient_or_owner(words: Sequence[str], at: int) -> str:
-    """After "gave": "gave her money" is a recipient, "gave her money to them" an owner."""
-    rest = words[at + 2 :]
-    if "to" in rest or "for" in rest or "away" in rest:
+    """After "gave": a recipient in "gave her money", an owner in "gave her dog a bath"."""
+    if at > 1 and words[at - 2] in BE and not words[at - 1].endswith("ing"):
+        raise Unsure("whether 'her' is the recipient or the owner can't be told")
+    after = list(itertools.dropwhile(_COUNTS.__contains__, words[at + 1 :]))
+    phrase = list(itertools.takewhile(lambda word: word not in FUNCTION_WORDS, after))
+    owned = bool({"a", "an", "the", *POSSESSIVES}.intersection(after[len(phrase) :][:1]))
+    while phrase[1:] and (phrase[0] in _KINDS_GIVEN or is_adjective(phrase[0])):
+        phrase = phrase[1:]
+    given = bool(phrase) and (
+        phrase[0] in _GIVEN or (phrase[0].endswith("s") and words[at - 1] not in _PAYING)
+    )
+    if owned and not given and len(phrase) == 1:
+        return "determiner"
+    alone = len(phrase) == 1 or not _GIVEN_WITH_MORE.isdisjoint(phrase)
+    elsewhere = not {"to", "for", "away", "over"}.isdisjoint(after[len(phrase) :])
+    if owned or elsewhere or not (given and alone):
         raise Unsure("whether 'her' is the recipient or the owner can't be told")
     return "object"
+
+
+# What is given without an article, and is seldom the recipient's own.
+_DEGREE = frozenset({"less", "more"})
+_GIVEN_WITH_MORE = _DEGREE | {"else"}
+_COUNTS = frozenset("one two three four five six seven eight nine ten many few most".split())
+_GIVEN = _DEGREE | frozenset(
+    "advice anything birthday bread cash chocolate comfort directions dollars encouragement "
+    "everything evidence feedback food help hope information instructions love medicine money "
+    "nothing permission praise something space support time tips water work".split()
+)
+_KINDS_GIVEN = frozenset(
+    "bad big correct extra fresh full good great happy hundred incorrect little new nice old right "
+    "small special thousand wrong".split()
+)
+_PAYING = frozenset("pay pays paid tell tells told telling charge charges charged owe owes".split())
 
 
 def _doer_or_owner(follower: str, beyond: str) -> str:
@@ -245,7 +379,6 @@ def _doer_or_owner(follower: str, beyond: str) -> str:
 
 
 _NOUNS_TOO = frozenset("smile work watch dance walk talk play report love laugh cry study".split())
-_DEGREE = frozenset({"less", "more"})
 
 
 def role_of_his(words: Sequence[str], at: int, ends: bool) -> str:
@@ -253,6 +386,8 @@ def role_of_his(words: Sequence[str], at: int, ends: bool) -> str:
     if ends or at + 1 >= len(words):
         return "possessive"
     follower = words[at + 1]
+    if at and words[at - 1] == "of" and is_third_person(follower):
+        raise Unsure(f"whether {follower!r} is a verb can't be told")  # "a hat of his lies there"
     return "possessive" if follower in _AFTER_POSSESSIVE else "determiner"
 
 

@@ -2,13 +2,14 @@
 
 An edit changes every word that names the value of one person, and what must agree with it:
 pronouns, verbs after "they", articles. Where the caption names no value it inserts one. What
-can't be done surely is refused with a reason, and so is what could not be undone: for each edit
-it is tried whether the way back leads to the same caption.
+can't be done surely is refused with a reason, and so is what could not be undone: where a value
+was named, it is tried whether the way back leads to the same caption.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from cf_lab_assets.counterfactuals.references import (
     NAMING,
     CannotRewrite,
     acts_on_another,
+    check_known_words,
+    check_no_animal,
     check_singular_they,
     may_be_named,
     refused,
@@ -131,8 +134,11 @@ class Rewriter:
             changes = self._changes(sentence, person, targets, asked)
         except english.Unsure as error:
             raise CannotRewrite("needs_grammar", f"in the caption {caption!r}: {error}") from error
+        changes = list(dict.fromkeys(changes))
         changes += articles(sentence, changes)
         changes.sort(key=_PLACE)
+        if any(one.end > other.start for one, other in itertools.pairwise(changes)):
+            raise refused("needs_grammar", sentence, "would change one word in two ways")
         return Rewritten(
             _applied(caption, changes),
             {target.attribute: target.value for target in targets},
@@ -168,6 +174,10 @@ class Rewriter:
         """
         if ("name" in sentence.text or "called" in sentence.text) and NAMING.search(sentence.text):
             raise refused("named_person", sentence, "gives somebody's name")
+        if attribute in sentence.loose:
+            raise refused("needs_grammar", sentence, f"names {attribute} in a way not read")
+        if self.taxonomy.attributes[attribute].pronouns:
+            check_known_words(sentence, attribute, self.taxonomy)
         people = [person for person in sentence.people if not person.related] or sentence.people
         naming = [person for person in people if person.mentions.get(attribute)]
         if len(naming) > 1:
@@ -193,6 +203,9 @@ class Rewriter:
         if person.named:
             raise refused("named_person", sentence, "calls the person by name")
         target = _Target(attribute, person, values.pop(), list(mentions))
+        owner = person.determiner if person.related else None
+        if owner is not None and may_be_named(sentence, owner, self.taxonomy):
+            raise refused("named_person", sentence, "seems to speak of somebody by name")
         if self.taxonomy.attributes[attribute].pronouns and not person.plural:
             target.pronouns = self._pronouns_of(sentence, target, person)
         return target
@@ -247,6 +260,7 @@ class Rewriter:
         places = [index for index, _ in singular]
         if len(values) > 1 or (len(places) > 1 and acts_on_another(sentence, singular)):
             raise refused("several_people", sentence, "has pronouns for more than one person")
+        check_no_animal(sentence, places[0], self.taxonomy)
         self._check_only_owner(sentence, attribute, places)
         if may_be_named(sentence, places[0], self.taxonomy):
             raise refused("named_person", sentence, "seems to speak of somebody by name")
@@ -311,7 +325,7 @@ class Rewriter:
         if person and nouns:
             changes += self._agreeing_changes(sentence, person, asked, nouns)
         if insertions:
-            changes += self._insertions(sentence, person, insertions, nouns)
+            changes += self._insertions(sentence, person, insertions, nouns, changes)
         return changes
 
     @staticmethod
@@ -375,13 +389,28 @@ class Rewriter:
         old = span(sentence, mention.start, mention.end)
         if text is None:
             raise refused("no_counterpart", sentence, f"says {old!r}, which has none for {value}")
-        if mention.attributive and " " in text:
+        if " " in text and " " not in form.text and not self._can_be_phrase(sentence, mention):
             raise refused("needs_grammar", sentence, f"has {old!r} before another noun")
         if form.part == "adjective":
             text = self._agreeing(form.attribute, text, nouns)
         rule = f"{form.part}, attributive" if mention.attributive else form.part
         return change_of(
             sentence, form.attribute, rule, mention.start, mention.end, cased(old, form, text)
+        )
+
+    def _can_be_phrase(self, sentence: Sentence, mention: Mention) -> bool:
+        """Whether a noun can become an adjective with a noun: not in "a police man"."""
+        if mention.attributive:
+            return False
+        if mention.start == 0 or sentence.broken[mention.start]:
+            return True
+        before = sentence.lower[mention.start - 1]
+        parts = self.taxonomy.word(sentence.words[mention.start - 1]).parts
+        return (
+            before in english.FUNCTION_WORDS
+            or before in self.taxonomy.descriptions
+            or english.is_adjective(before)
+            or (parts is not None and parts.adjective is not None)
         )
 
     def _pronoun_changes(self, sentence: Sentence, target: _Target, value: str) -> Iterator[Change]:
@@ -428,10 +457,8 @@ class Rewriter:
         person: Person | None,
         values: dict[str, str],
         nouns: Mapping[str, str],
+        changes: list[Change],
     ) -> list[Change]:
-        for attribute in values:
-            if attribute in sentence.loose:
-                raise refused("needs_grammar", sentence, f"names {attribute} in a way not read")
         if person is None and any(one.named for one in sentence.people):
             raise refused("named_person", sentence, "calls a person by name")
         if person is None:
@@ -441,9 +468,12 @@ class Rewriter:
             raise refused(reason, sentence, f"{said}, and no value of {', '.join(values)}")
         if person.named:
             raise refused("named_person", sentence, "calls the person by name")
-        if self.template == "relative" and not person.plural and person.neutral is None:
+        if person.unclear:
+            word = sentence.words[person.start - 1]
+            raise refused("needs_grammar", sentence, f"has {word!r} before the person")
+        if self.template == "relative" and self._can_be_relative(sentence, person):
             return [self._relative(sentence, person, values)]
-        return self._adjectives(sentence, person, values, nouns)
+        return self._adjectives(sentence, person, values, nouns, changes)
 
     def _adjectives(
         self,
@@ -451,24 +481,37 @@ class Rewriter:
         person: Person,
         values: dict[str, str],
         nouns: Mapping[str, str],
+        others: list[Change],
     ) -> list[Change]:
         """Adjectives in English order before the noun, among those that are there."""
-        changes: list[Change] = []
+        made: list[Change] = []
+        loud = sentence.text.isupper()
         for attribute, value in sorted(values.items(), key=lambda item: self._place(item[0])):
             at = self._insertion_point(sentence, person, attribute)
             text = self._agreeing(attribute, self._inserted(attribute, value), nouns)
             start = sentence.starts[at]
-            if sentence.opens[at] and sentence.words[at][0].isupper() and not changes:
+            if loud:
+                text = text.upper()
+            elif sentence.opens[at] and sentence.words[at][0].isupper() and not made:
                 text = capitalised(text)
-                changes += self._lowered(sentence, attribute, at)
-            changes.append(Change(attribute, "insertion", start, start, "", f"{text} "))
-        return changes
+                made += self._lowered(sentence, attribute, at, others)
+            made.append(Change(attribute, "insertion", start, start, "", f"{text} "))
+        return made
 
-    def _lowered(self, sentence: Sentence, attribute: str, at: int) -> list[Change]:
-        """The change of a word that no longer opens the sentence, if its capital was for that."""
+    def _lowered(
+        self, sentence: Sentence, attribute: str, at: int, others: list[Change]
+    ) -> list[Change]:
+        """The change of a word that no longer opens the sentence, if its capital was for that.
+
+        Where another change gives the place a new word, that one loses its capital instead.
+        """
         word, start = sentence.words[at], sentence.starts[at]
         if not word[1:].islower() or self._is_proper(sentence, at):
             return []
+        for index, other in enumerate(others):
+            if other.start == start and other.new:
+                others[index] = other._replace(new=other.new[0].lower() + other.new[1:])
+                return []
         return [Change(attribute, "capital", start, start + 1, word[0], word[0].lower())]
 
     def _is_proper(self, sentence: Sentence, at: int) -> bool:
@@ -485,18 +528,30 @@ class Rewriter:
         return known.inserted.get(value) or known.adjectives[0][value]
 
     def _insertion_point(self, sentence: Sentence, person: Person, attribute: str) -> int:
-        """The word before which an adjective goes: after descriptions, in the order of places."""
+        """The word before which an adjective goes: after descriptions, in the order of places.
+
+        What is not known is a description where one follows it ("cute little"), and else a part
+        of the noun ("school teacher").
+        """
         at, place = person.start, self._place(attribute)
         mentions = {m.start: m for ms in person.mentions.values() for m in ms}
-        while at < person.head:
-            mention = mentions.get(at)
-            if mention and self._place(mention.form.attribute) < place:
-                at = mention.end
-            elif mention is None and sentence.lower[at] in self.taxonomy.descriptions:
-                at += 1
-            else:
+        for index in range(person.start, person.head):
+            mention, word = mentions.get(index), sentence.lower[index]
+            if mention and self._place(mention.form.attribute) > place:
                 break
+            if mention:
+                at = mention.end
+            elif word in self.taxonomy.descriptions or english.is_adjective(word):
+                at = index + 1
         return at
+
+    @staticmethod
+    def _can_be_relative(sentence: Sentence, person: Person) -> bool:
+        """Whether "an Asian person who is ..." can be said: not of "a woman", "a doctor's hat"."""
+        head = (m.start for ms in person.mentions.values() for m in ms if not m.attributive)
+        owns = sentence.lower[person.end : person.end + 1] == ["'s"]
+        plain = person.neutral is None and not person.plural
+        return plain and not owns and person.head not in head
 
     def _relative(self, sentence: Sentence, person: Person, values: dict[str, str]) -> Change:
         """A relative clause: "a doctor" as "an elderly Black woman who is a doctor"."""

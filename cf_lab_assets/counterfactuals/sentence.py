@@ -10,10 +10,11 @@ That needs no model, is fast, and shows its reasons; where it is not sure it say
 
 from __future__ import annotations
 
+import itertools
 import operator
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 from cf_lab_assets.counterfactuals import english
@@ -36,7 +37,6 @@ _FULL_STOP = re.compile(r"[.!?\n]")
 _QUOTED = re.compile(
     r"\"[^\"]*\"|\u201c[^\u201d]*\u201d|(?<!\w)['\u2018](?!s\b)[^'\u2019]*['\u2019](?!\w)"
 )
-_SURE_ENDING = re.compile(r"(?:ologist|...graphist|...woman|...women|person|people|smith)s?$")
 # Before a capitalised name these are part of it: "Lady Day", "Prince Charming".
 _BEFORE_NAMES = frozenset(
     "lady king queen prince princess duke duchess sir aunt uncle mother father sister brother "
@@ -69,6 +69,7 @@ class Person:
     Attributes:
         related: named by relation to somebody else of the caption ("her son").
         named: goes by a proper name.
+        unclear: whether what stands before it belongs to it can't be told.
         neutral: the head's form, where it is one that names no value.
         known: whether the head is a word of the taxonomy, not one that only looks like it.
         mentions: by attribute.
@@ -81,6 +82,7 @@ class Person:
     plural: bool = False
     related: bool = False
     named: bool = False
+    unclear: bool = False
     known: bool = True
     neutral: Form | None = None
     mentions: dict[str, list[Mention]] = field(default_factory=dict)
@@ -125,6 +127,11 @@ class Sentence:
         """Whether nothing follows a word, or a sign does."""
         return at + 1 >= len(self.words) or self.broken[at + 1]
 
+    def gap_after(self, at: int) -> str:
+        """What stands between a word and the next one, or the end."""
+        end = self.starts[at + 1] if at + 1 < len(self.words) else None
+        return self.text[self.ends[at] : end]
+
     def is_bracketed(self, at: int) -> bool:
         """Whether a word stands in square brackets, which mark the person that is meant."""
         start, end = self.starts[at], self.ends[at]
@@ -161,7 +168,7 @@ def read(caption: str, taxonomy: Taxonomy) -> Sentence:
 
 def _split(caption: str) -> Sentence:
     parts = WORDS.split(caption)  # what is between words at even places, words at odd ones
-    places = list(accumulate(map(len, parts)))
+    places = list(itertools.accumulate(map(len, parts)))
     words, gaps = parts[1::2], parts[:-1:2]
     lower = "\n".join(words).lower().replace("\u2019", "'").split("\n") if words else []
     count = len(words)
@@ -173,6 +180,8 @@ def _split(caption: str) -> Sentence:
             if not (gap == ". " and lower[index - 1] in _TITLES):
                 broken[index] = bool(_BREAK.search(gap))
                 opens[index] = broken[index] and bool(_FULL_STOP.search(gap))
+    if "US" in words:  # the country, not "us"
+        lower = ["usa" if word == "US" else low for word, low in zip(words, lower, strict=True)]
     if words:
         opens[0] = True
     sentence = Sentence(caption, words, lower, places[:-1:2], places[1::2], broken, opens, shut)
@@ -213,11 +222,8 @@ def _items(sentence: Sentence, taxonomy: Taxonomy) -> list[_Item]:
     for index, word in known:
         if word.shut:
             sentence.shut[index] = True
-        if word.protected:
-            for end, _ in _matching(sentence, index, word.protected)[:1]:
-                sentence.shut[index:end] = [True] * (end - index)
-        if word.implies:
-            sentence.implying.append((index, word.implies))
+        for end, _ in _matching(sentence, index, word.protected)[:1] if word.protected else ():
+            sentence.shut[index:end] = [True] * (end - index)
     items: list[_Item] = []
     free = 0  # the first word that no item has taken
     for index, word in known:
@@ -229,7 +235,26 @@ def _items(sentence: Sentence, taxonomy: Taxonomy) -> list[_Item]:
             free = item.end
         elif word.pronoun:
             sentence.pronouns.append((index, word.pronoun))
+    if any(word.implies for _, word in known):
+        sentence.implying = _implying(known, items)
     return items
+
+
+def _implying(
+    known: Sequence[tuple[int, Word]], items: Sequence[_Item]
+) -> list[tuple[int, tuple[str, ...]]]:
+    """Words that say a value themselves, and of what: not those of forms that name one of it."""
+    named = {
+        (at, form.attribute)
+        for item in items
+        for form in item.parts
+        if form
+        for at in range(item.start, item.end)
+    }
+    return [
+        (at, tuple(attribute for attribute in word.implies if (at, attribute) not in named))
+        for at, word in known
+    ]
 
 
 def _item(sentence: Sentence, at: int, word: Word) -> _Item | None:
@@ -256,6 +281,11 @@ class _Reader:
     def run(self) -> None:
         """Fill the sentence's people."""
         waiting: list[_Item] = []
+        self.items = [
+            item
+            for item, before in zip(self.items, [None, *self.items], strict=False)
+            if not (before and self._is_verb(before, item))
+        ]
         last = len(self.items) - 1
         for index, item in enumerate(self.items):
             adjective, noun, title, phrase = item.parts
@@ -278,6 +308,22 @@ class _Reader:
             self.sentence.people.sort(key=_START)
             self._join()
 
+    def _is_verb(self, subject: _Item, item: _Item) -> bool:
+        """Whether a word that looks like people is what one does: "a woman enters her car"."""
+        sentence, noun = self.sentence, subject.parts.noun
+        if item.start != subject.end or item.end - item.start > 1 or sentence.broken[item.start]:
+            return False
+        if not english.is_third_person(sentence.lower[item.start]):
+            return False
+        if noun:  # "girls" would be needed before people of the same kind
+            return not noun.plural and subject.parts.adjective is None
+        start = self._left_edge(subject.start)
+        return (
+            start > 0
+            and sentence.lower[start - 1] in _SINGULAR
+            and not _is_plural(sentence.lower[subject.end - 1], self.taxonomy)
+        )
+
     def _stands_before(self, item: _Item, following: _Item) -> bool:
         """Whether a word for a person is only part of another one's name: "woman doctor"."""
         return (
@@ -288,7 +334,33 @@ class _Reader:
 
     def _is_head(self, item: _Item) -> bool:
         """Whether a word stands for the person itself: "a Muslim", but not "a Muslim town"."""
-        return item.parts.adjective is None or self._is_followed_by_no_noun(item.end)
+        if item.parts.adjective:
+            return self._is_followed_by_no_noun(item.end)
+        return not self._is_followed_by_thing(item)
+
+    def _is_followed_by_thing(self, item: _Item) -> bool:
+        """Whether a noun for people only says of what kind a thing is: "a queen bed"."""
+        sentence, at = self.sentence, item.end
+        if at >= len(sentence.words) or sentence.broken[at]:
+            return False
+        word = sentence.lower[at]
+        if word in self.taxonomy.animals or word in self.taxonomy.things:
+            return word not in _ALSO_PEOPLE and word not in english.FUNCTION_WORDS
+        if _is_plural(sentence.lower[at - 1], self.taxonomy):
+            return False  # "women walk": a verb without ending
+        return not (
+            word in english.FUNCTION_WORDS
+            or english.is_adverb(word)
+            or english.follows_noun(word)
+            or sentence.words[at][0].isupper()
+            or not word.isalpha()
+            or (english.is_third_person(word) and self._acts(item, word))
+        )
+
+    def _acts(self, item: _Item, word: str) -> bool:
+        """Whether a word in -s behind a noun is what one does, "a baby sleeps", no "baby shoes"."""
+        determined = self._determiner(self._left_edge(item.start)) is not None
+        return determined or english.plural_verb(word) in english.BASE_VERBS
 
     def _is_followed_by_no_noun(self, at: int) -> bool:
         sentence = self.sentence
@@ -344,8 +416,12 @@ class _Reader:
             if self._is_part_of_name(item):
                 person.named = True
             else:
-                person.named = self._is_followed_by_name(item)
+                person.named = self._is_followed_by_name(item) or self._is_said_of_name(determiner)
                 person.add(Mention(form, item.start, item.end))
+            if form.plural and determiner is not None and sentence.lower[determiner] in ("a", "an"):
+                sentence.loose.add(form.attribute)  # "a women": which of both is wrong?
+        if start and sentence.shut[start - 1] and not sentence.broken[start]:
+            person.unclear = True
         sentence.people.append(person)
         self.heads.update(range(item.start, item.end))
         if not waiting:
@@ -366,32 +442,56 @@ class _Reader:
                 person.add(Mention(noun, item.start, item.end, attributive=True))
 
     def _is_part_of_name(self, item: _Item) -> bool:
-        sentence = self.sentence
+        """A form with a capital that is not its own: "Queen Ann", "a Brother sewing machine"."""
+        sentence, at = self.sentence, item.start
+        if item.end >= len(sentence.words) or sentence.broken[item.end]:
+            return False
+        if not sentence.words[at][0].isupper():
+            return False
+        if sentence.words[item.end][0].isupper():
+            return sentence.lower[at] in _BEFORE_NAMES
+        form = item.parts.noun
         return (
-            item.end < len(sentence.words)
-            and sentence.words[item.start][0].isupper()
-            and sentence.lower[item.start] in _BEFORE_NAMES
-            and not sentence.broken[item.end]
-            and sentence.words[item.end][0].isupper()
+            sentence.is_name(at)
+            and form is not None
+            and form.text.islower()
+            and sentence.words[at - 1].islower()
         )
 
     def _is_followed_by_name(self, item: _Item) -> bool:
-        """Whether a name stands right behind a small noun: "my sister Mary"."""
+        """Whether a name stands right behind a small noun: "my sister Mary", "a woman, Mary,"."""
         sentence, after = self.sentence, item.end
         return (
             sentence.words[item.start][0].islower()
             and after < len(sentence.words)
-            and not sentence.broken[after]
+            and (not sentence.broken[after] or sentence.ends_phrase(after))
             and sentence.is_name(after)
             and self.taxonomy.word(sentence.words[after]) is NO_WORD
+        )
+
+    def _is_said_of_name(self, determiner: int | None) -> bool:
+        """Whether a person is what somebody by name is said to be: "Anna is a girl"."""
+        sentence, verb = self.sentence, (determiner or 0) - 1
+        return (
+            verb > 0
+            and sentence.lower[verb] in english.BE
+            and sentence.words[verb - 1][0].isupper()
+            and sentence.lower[verb - 1] not in english.FUNCTION_WORDS
+            and verb - 1 not in self.heads
         )
 
     def _add_title(self, item: _Item, form: Form) -> None:
         """A name such as "Mr. Smith"; a given name in it would have to change too."""
         sentence, end = self.sentence, item.end
-        while end < len(sentence.words) and not sentence.broken[end] and sentence.is_name(end):
+        loud = len(sentence.words[item.start]) > 1 and sentence.words[item.start].isupper()
+        while (
+            end < len(sentence.words)
+            and not sentence.broken[end]
+            and (sentence.is_name(end) or (loud and end == item.end))
+        ):
             end += 1
         if end == item.end:
+            sentence.loose.add(form.attribute)
             return
         person = Person(item.start, item.start, end, None, named=end - item.end > 1)
         person.add(Mention(form, item.start, item.end))
@@ -408,9 +508,10 @@ class _Reader:
     def _add_lone_adjective(self, item: _Item, form: Form) -> None:
         """An adjective without a word for a person behind it."""
         person = self._described_before(item) or self._headed_after(item, form)
+        before = self.sentence.lower[item.start - 1] if item.start else ""
         if person:
             person.add(Mention(form, item.start, item.end))
-        elif self._is_followed_by_no_noun(item.end) and form.text[0].isupper():
+        elif self._is_followed_by_no_noun(item.end) and before not in english.PREPOSITIONS:
             self.sentence.loose.add(form.attribute)
 
     def _described_before(self, item: _Item) -> Person | None:
@@ -487,6 +588,7 @@ class _Reader:
         return head == sentence.lower[earlier.head : earlier.end]
 
 
+_SINGULAR = frozenset("a an one another each every".split())
 _OWNERS = frozenset({"his", "her", "their", "'s", "whose"})
 # Things that are people too where an adjective of people says so.
 _ALSO_PEOPLE = frozenset({"drawer", "printer", "cooker", "computer", "monitor"})

@@ -32,7 +32,7 @@ _SECTIONS: dict[str, Part] = {
 }
 # "doesn't" is one word, "woman's" two: what follows an apostrophe may have to agree.
 WORDS = re.compile(
-    r"([^\W_]++(?:(?<=[^\W_]n)['\u2019]t\b|[-'\u2019][^\W_]{2,}+|-[^\W_])*+"
+    r"([^\W_]++(?:(?<=[^\W_]n)['\u2019]t\b|['\u2019](?!(?:re|ve|ll)\b)[^\W_]{2,}+|-[^\W_]++)*+"
     r"|['\u2019](?:s|re|ve|ll|d|m)\b)"
 )
 
@@ -278,11 +278,11 @@ class Taxonomy:
         forms, nouns = self.forms.get(low, []), self.person_nouns.get(low, [])
         longer = _by_second_word((*forms, *nouns))
         protected = self.protected.get(low, [])
-        known = any(len(words) == 1 for words, _ in nouns)
+        known = self._is_person_noun(low)
         found = Word(
             _parts([form for words, form in forms if len(words) == 1], written),
             known or self._looks_like_person(low),
-            known or low.removesuffix("s") in self.person_nouns or bool(_SURE_ENDING.search(low)),
+            known or self._is_person_noun(low.removesuffix("s")) or bool(_SURE_ENDING.search(low)),
             self.pronouns.get(low),
             longer,
             _by_second_word(protected),
@@ -291,8 +291,11 @@ class Taxonomy:
         )
         return NO_WORD if found == NO_WORD._replace(known=found.known) else found
 
+    def _is_person_noun(self, word: str) -> bool:
+        return any(len(words) == 1 for words, _ in self.person_nouns.get(word, ()))
+
     def _looks_like_person(self, word: str) -> bool:
-        if word.endswith("s") and word[:-1] in self.person_nouns:
+        if word.endswith("s") and self._is_person_noun(word[:-1]):
             return True
         if not self.things.isdisjoint((word, word.rstrip("s"))) or word in self.animals:
             return False

@@ -1,7 +1,6 @@
 """`kill -9` at the worst moments: the rerun ends in the release of an undisturbed run."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from cf_lab_assets.starter.portraits import write_image_folder
 from cf_lab_resources import embedded
 from cf_lab_resources.credentials.home_key import home_test_key
 from cf_lab_resources.settings import Settings
+from cf_lab_tests.running import environment
 
 PORTRAITS = 9  # more than one chunk
 
@@ -60,7 +60,7 @@ class Lab:
 
     def __init__(self, home):
         self.home = home
-        self.environment = {**os.environ, "CF_LAB_HOME": str(home)}
+        self.environment = environment(home)
 
     def command(self, *arguments, moment=(None, None, 0)):
         module, path, call = moment

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from cf_lab_assets.counterfactuals import english
 from cf_lab_assets.counterfactuals.sentence import Sentence
-from cf_lab_assets.counterfactuals.taxonomy import NO_PARTS, PronounForm, Taxonomy
+from cf_lab_assets.counterfactuals.taxonomy import PronounForm, Taxonomy
 from cf_lab_resources.errors import LabError
 
 REASONS = {
@@ -57,53 +57,23 @@ def role_of(sentence: Sentence, index: int, roles: tuple[str, ...]) -> str:
     ends = sentence.ends_phrase(index)
     if ends and not _QUOTE.isdisjoint(sentence.gap_after(index)):
         raise english.Unsure("whether what is quoted is somebody's can't be told")
-    if set(roles) == {"object", "determiner"}:
+    if roles == ("object", "determiner"):
         return english.role_of_her(sentence.lower, index, ends)
-    return english.role_of_his(sentence.lower, index, ends)
+    if roles == ("determiner", "possessive"):
+        return english.role_of_his(sentence.lower, index, ends)
+    raise english.Unsure(f"what {sentence.words[index]!r} is there can't be told")
 
 
 _QUOTE = frozenset("\"'\u2018\u201c")
 NAMING = re.compile(r"\b(?:named|called|name (?:is|was)|name['\u2019]s)\s+[^\W\d_a-z]")
 
 
-_TITLES = frozenset("ms mr mrs mx".split())
-_GENDERED_ENDINGS = (
-    "man",
-    "men",
-    "woman",
-    "women",
-    "maid",
-    "maids",
-    "boy",
-    "boys",
-    "girl",
-    "girls",
-)
-_NOT_GENDERED = frozenset("german germans human humans roman shaman norman ottoman".split())
-
-
-def check_known_words(sentence: Sentence, attribute: str, taxonomy: Taxonomy) -> None:
-    """Refuse where something that is not understood names a value of an attribute with pronouns."""
-    for index, word in enumerate(sentence.lower):
-        if word.endswith(_GENDERED_ENDINGS) and word not in _NOT_GENDERED:
-            _check_gendered(sentence, index, attribute, taxonomy)
-        if word in _TITLES and not any(p.start <= index < p.end for p in sentence.people):
-            raise refused("named_person", sentence, f"has {word!r} without a name that is read")
-        if word == "themself":
-            raise refused("needs_grammar", sentence, f"says {word!r}")
-        noun = (
-            sentence.shut[index] and (taxonomy.word(sentence.words[index]).parts or NO_PARTS).noun
-        )
-        if noun and noun.attribute == attribute and sentence.pronouns:
-            raise refused("no_counterpart", sentence, f"has {word!r} in a phrase that stays")
-
-
-def _check_gendered(sentence: Sentence, index: int, attribute: str, taxonomy: Taxonomy) -> None:
-    word = sentence.words[index]
-    known = sentence.shut[index] or taxonomy.word(word).parts
-    named = any(p.mentions.get(attribute) and p.start <= index < p.end for p in sentence.people)
-    if not known and not named:
-        raise refused("no_counterpart", sentence, f"says {word!r}, which the taxonomy lacks")
+def check_no_odd_word(sentence: Sentence, attribute: str) -> None:
+    """Refuse where a word that is not understood says the value of an attribute with pronouns."""
+    for index in sentence.odd:
+        word, people = sentence.words[index], sentence.people
+        if not any(p.start <= index < p.end and p.mentions.get(attribute) for p in people):
+            raise refused("no_counterpart", sentence, f"says {word!r}, for which there is no other")
 
 
 def check_no_animal(sentence: Sentence, pronoun: int, taxonomy: Taxonomy) -> None:

@@ -30,8 +30,8 @@ from cf_lab_assets.counterfactuals.references import (
     NAMING,
     CannotRewrite,
     acts_on_another,
-    check_known_words,
     check_no_animal,
+    check_no_odd_word,
     check_singular_they,
     may_be_named,
     refused,
@@ -134,11 +134,11 @@ class Rewriter:
             changes = self._changes(sentence, person, targets, asked)
         except english.Unsure as error:
             raise CannotRewrite("needs_grammar", f"in the caption {caption!r}: {error}") from error
-        changes = list(dict.fromkeys(changes))
         changes += articles(sentence, changes)
-        changes.sort(key=_PLACE)
-        if any(one.end > other.start for one, other in itertools.pairwise(changes)):
-            raise refused("needs_grammar", sentence, "would change one word in two ways")
+        if len(changes) > 1:
+            changes = sorted(dict.fromkeys(changes), key=_PLACE)
+            if any(one.end > other.start for one, other in itertools.pairwise(changes)):
+                raise refused("needs_grammar", sentence, "would change one word in two ways")
         return Rewritten(
             _applied(caption, changes),
             {target.attribute: target.value for target in targets},
@@ -176,8 +176,8 @@ class Rewriter:
             raise refused("named_person", sentence, "gives somebody's name")
         if attribute in sentence.loose:
             raise refused("needs_grammar", sentence, f"names {attribute} in a way not read")
-        if self.taxonomy.attributes[attribute].pronouns:
-            check_known_words(sentence, attribute, self.taxonomy)
+        if sentence.odd and self.taxonomy.attributes[attribute].pronouns:
+            check_no_odd_word(sentence, attribute)
         people = [person for person in sentence.people if not person.related] or sentence.people
         naming = [person for person in people if person.mentions.get(attribute)]
         if len(naming) > 1:

@@ -44,6 +44,7 @@ _BEFORE_NAMES = frozenset(
 )
 _START = operator.attrgetter("start")
 MOST_MODIFIERS = 8
+MOST_BETWEEN = 20  # people between two nouns for the same one
 
 
 class Mention(NamedTuple):
@@ -108,6 +109,7 @@ class Sentence:
         pronouns: word and form.
         loose: attributes of which a form stands where it can't be told whose it is.
         implying: words that say a value themselves, and the attributes of which they do.
+        odd: words that say a gender in a way that can't be changed.
     """
 
     text: str
@@ -122,6 +124,7 @@ class Sentence:
     pronouns: list[tuple[int, PronounForm]] = field(default_factory=list)
     loose: set[str] = field(default_factory=set)
     implying: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
+    odd: list[int] = field(default_factory=list)
 
     def ends_phrase(self, at: int) -> bool:
         """Whether nothing follows a word, or a sign does."""
@@ -235,9 +238,22 @@ def _items(sentence: Sentence, taxonomy: Taxonomy) -> list[_Item]:
             free = item.end
         elif word.pronoun:
             sentence.pronouns.append((index, word.pronoun))
-    if any(word.implies for _, word in known):
-        sentence.implying = _implying(known, items)
+    hinting = [one for one in known if one[1].hints or sentence.shut[one[0]]]
+    if hinting:
+        _note_hints(sentence, hinting, items)
     return items
+
+
+def _note_hints(
+    sentence: Sentence, known: Sequence[tuple[int, Word]], items: Sequence[_Item]
+) -> None:
+    """Note what says a value without being one of the forms that can be changed."""
+    sentence.implying = _implying(known, items)
+    for at, word in known:
+        # A gendered word in a phrase that stays, such as "girl scout", whose pronouns are hers.
+        stays = sentence.pronouns and sentence.shut[at] and word.parts and word.parts.noun
+        if (word.odd and not sentence.shut[at]) or stays:
+            sentence.odd.append(at)
 
 
 def _implying(
@@ -281,14 +297,11 @@ class _Reader:
     def run(self) -> None:
         """Fill the sentence's people."""
         waiting: list[_Item] = []
-        self.items = [
-            item
-            for item, before in zip(self.items, [None, *self.items], strict=False)
-            if not (before and self._is_verb(before, item))
-        ]
         last = len(self.items) - 1
         for index, item in enumerate(self.items):
             adjective, noun, title, phrase = item.parts
+            if index and self._is_verb(self.items[index - 1], item):
+                continue
             if phrase:
                 self._add_phrase(item, phrase)
             elif title:
@@ -313,7 +326,7 @@ class _Reader:
         sentence, noun = self.sentence, subject.parts.noun
         if item.start != subject.end or item.end - item.start > 1 or sentence.broken[item.start]:
             return False
-        if not english.is_third_person(sentence.lower[item.start]):
+        if sentence.lower[item.start][-1] != "s" or item.parts.adjective:
             return False
         if noun:  # "girls" would be needed before people of the same kind
             return not noun.plural and subject.parts.adjective is None
@@ -329,6 +342,7 @@ class _Reader:
         return (
             following.start == item.end
             and not self.sentence.broken[following.start]
+            and not self._is_verb(item, following)
             and not (following.parts.phrase or following.parts.title)
         )
 
@@ -350,10 +364,10 @@ class _Reader:
             return False  # "women walk": a verb without ending
         return not (
             word in english.FUNCTION_WORDS
+            or not word.isalpha()
+            or sentence.words[at][0].isupper()
             or english.is_adverb(word)
             or english.follows_noun(word)
-            or sentence.words[at][0].isupper()
-            or not word.isalpha()
             or (english.is_third_person(word) and self._acts(item, word))
         )
 
@@ -559,7 +573,7 @@ class _Reader:
         """Make one person of two nouns for the same."""
         joined: list[Person] = []
         for person in self.sentence.people:
-            for earlier in reversed(joined):
+            for earlier in joined[: -MOST_BETWEEN - 1 : -1]:
                 if self._is_same(earlier, person):
                     for mentions in person.mentions.values():
                         for mention in mentions:

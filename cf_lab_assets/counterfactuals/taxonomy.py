@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from cf_lab_assets.counterfactuals.english import FUNCTION_WORDS
 from cf_lab_resources.errors import LabError
@@ -22,6 +30,7 @@ from cf_lab_resources.errors import LabError
 BUILT_IN = Path(__file__).with_name("taxonomy.yaml")
 NEUTRAL = "neutral"
 
+PRONOUN_ROLES = ("subject", "object", "determiner", "possessive", "reflexive")
 Part = Literal["adjective", "noun", "kinship", "title", "phrase"]
 _SECTIONS: dict[str, Part] = {
     "phrases": "phrase",
@@ -41,6 +50,8 @@ _PERSON_ENDING = re.compile(
     r"(?:..er|..or|ist|ian|eer|man|men|woman|women|person|people|...smith|..wright)s?$"
 )
 _SURE_ENDING = re.compile(r"(?:ologist|...graphist|...woman|...women|person|people|smith)s?$")
+_GENDERED = re.compile(r".*(?:man|men|woman|women|maid|boy|girl)s?|mrs?|ms|mx|themself")
+_NOT_GENDERED = frozenset("german germans human humans roman romans shaman norman ottoman".split())
 _NUMBER = "0123456789-"  # before "year-old"
 WORDS_KEPT = 65536
 
@@ -58,9 +69,16 @@ def _listed(value: Any) -> Any:
     return {v: [f, None] if isinstance(f, str) else f for v, f in dict(value).items()}
 
 
+def _with_words(text: str) -> str:
+    if not WORDS.search(text):
+        raise ValueError(f"{text!r} has no word")
+    return text
+
+
+Phrase = Annotated[str, AfterValidator(_with_words)]
 # A row of nouns: value -> (singular, plural).
-NounRow = Annotated[dict[str, tuple[str, str | None]], BeforeValidator(_listed)]
-WordRow = dict[str, str]
+NounRow = Annotated[dict[str, tuple[Phrase, Phrase | None]], BeforeValidator(_listed)]
+WordRow = dict[str, Phrase]
 
 
 class Pronouns(BaseModel):
@@ -68,11 +86,11 @@ class Pronouns(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    subject: str
-    object: str
-    determiner: str
-    possessive: str
-    reflexive: str
+    subject: Phrase
+    object: Phrase
+    determiner: Phrase
+    possessive: Phrase
+    reflexive: Phrase
     verb: Literal["singular", "plural"] = "singular"
 
 
@@ -124,6 +142,8 @@ class Attribute(BaseModel):
     def _known_values(self) -> Attribute:
         if len(set(self.values)) < len(self.values):
             raise ValueError(f"a value is there twice in {self.values}")
+        if NEUTRAL in self.values:
+            raise ValueError(f"{NEUTRAL!r} is kept for forms that name no value")
         for section in (*_SECTIONS, "pronouns", "inserted"):
             content = getattr(self, section)
             for row in content if isinstance(content, list) else [content]:
@@ -135,8 +155,8 @@ class Attribute(BaseModel):
         missing = set(self.values) - {*self.adjectives[0], *self.inserted}
         if missing:
             raise ValueError(
-                f"the first row of adjectives has no form of {sorted(missing)}; it is what is "
-                "inserted where a caption names no value"
+                f"nothing says what is inserted for {sorted(missing)} where a caption names no "
+                "value; add it to `inserted`, or to the first row of adjectives"
             )
         return self
 
@@ -146,10 +166,10 @@ class People(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    nouns: list[str] = []
-    things: list[str] = []
-    animals: list[str] = []
-    descriptions: list[str] = []
+    nouns: list[Phrase] = []
+    things: list[Phrase] = []
+    animals: list[Phrase] = []
+    descriptions: list[Phrase] = []
 
 
 class TaxonomyFile(BaseModel):
@@ -159,7 +179,36 @@ class TaxonomyFile(BaseModel):
 
     attributes: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Attribute]
     people: People = People()
-    protected: list[str] = []
+    protected: list[Phrase] = []
+
+    @model_validator(mode="after")
+    def _one_value_a_pronoun(self) -> TaxonomyFile:
+        values: dict[str, str] = {}
+        for attribute in self.attributes.values():
+            for value, pronouns in attribute.pronouns.items():
+                for role in PRONOUN_ROLES:
+                    word = getattr(pronouns, role).lower()
+                    if values.setdefault(word, value) != value:
+                        raise ValueError(
+                            f"the pronoun {word!r} is of both {values[word]} and {value}; a "
+                            "pronoun names one value, since captions are read by it"
+                        )
+        return self
+
+    @model_validator(mode="after")
+    def _known_agreements(self) -> TaxonomyFile:
+        for name, attribute in self.attributes.items():
+            agrees = attribute.agrees
+            if agrees is None:
+                continue
+            if agrees.other not in self.attributes:
+                raise ValueError(f"{name}.agrees: there is no attribute {agrees.other!r}")
+            others = set(self.attributes[agrees.other].values)
+            wrong = set(agrees.forms) - set(attribute.values)
+            wrong |= {value for forms in agrees.forms.values() for value in forms} - others
+            if wrong:
+                raise ValueError(f"{name}.agrees: {sorted(wrong)} are no values of the two")
+        return self
 
 
 @dataclass(frozen=True)
@@ -228,6 +277,8 @@ class Word(NamedTuple):
         protected: phrases of several words that never name a value, likewise.
         shut: whether the word alone is such a phrase.
         implies: attributes of which it says a value itself, so that no other can be given.
+        odd: whether it says a gender although the taxonomy does not have it, by its ending, or as
+            a title or a pronoun.
     """
 
     parts: Parts | None
@@ -238,9 +289,15 @@ class Word(NamedTuple):
     protected: Phrases
     shut: bool
     implies: tuple[str, ...]
+    odd: bool
+
+    @property
+    def hints(self) -> bool:
+        """Whether it says a value without being a form that can be changed."""
+        return self.odd or bool(self.implies)
 
 
-NO_WORD = Word(None, False, False, None, {}, {}, False, ())
+NO_WORD = Word(None, False, False, None, {}, {}, False, (), False)
 
 
 @dataclass(frozen=True)
@@ -279,15 +336,21 @@ class Taxonomy:
         longer = _by_second_word((*forms, *nouns))
         protected = self.protected.get(low, [])
         known = self._is_person_noun(low)
+        parts = _parts([form for words, form in forms if len(words) == 1], written)
         found = Word(
-            _parts([form for words, form in forms if len(words) == 1], written),
+            parts,
             known or self._looks_like_person(low),
             known or self._is_person_noun(low.removesuffix("s")) or bool(_SURE_ENDING.search(low)),
             self.pronouns.get(low),
             longer,
             _by_second_word(protected),
             any(len(words) == 1 for words, _ in protected),
-            self.implied.get(low.lstrip(_NUMBER), ()),
+            tuple(
+                attribute
+                for attribute in self.implied.get(low.lstrip(_NUMBER), ())
+                if not any(form and form.attribute == attribute for form in parts or ())
+            ),
+            not parts and low not in _NOT_GENDERED and bool(_GENDERED.fullmatch(low)),
         )
         return NO_WORD if found == NO_WORD._replace(known=found.known) else found
 
@@ -487,7 +550,7 @@ def _pronouns(attributes: Mapping[str, Attribute]) -> dict[str, PronounForm]:
     found: dict[str, PronounForm] = {}
     for name, attribute in attributes.items():
         for value, pronouns in attribute.pronouns.items():
-            for role in ("subject", "object", "determiner", "possessive", "reflexive"):
+            for role in PRONOUN_ROLES:
                 word = getattr(pronouns, role).lower()
                 known = found.get(word, PronounForm(name, value, ()))
                 found[word] = PronounForm(name, value, (*known.roles, role))

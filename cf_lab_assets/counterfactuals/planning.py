@@ -20,7 +20,7 @@ from cf_lab_assets.counterfactuals.targets import (
     read_sampling,
     sampling_key,
 )
-from cf_lab_assets.sources.batches import pairs_key
+from cf_lab_assets.sources.batches import stored_pairs_key
 from cf_lab_assets.starter.world import ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def write_plan(
     """
     made = Planned()
     with tables.staged("edit_plan", "refused_edits") as staged:
-        stream_plan(tables.stream_rows(bucket, pairs_key(batch)), planner, staged, made)
+        sources = tables.stream_rows(bucket, stored_pairs_key(bucket, batch))
+        stream_plan(sources, planner, staged, made)
         made.sampling = _sampling(bucket, batch, planner, target, models, made)
         stored = read_sampling(bucket, batch)
         if staged.differs(bucket, batch, "edit_plan") or _identity(stored) != _identity(

@@ -171,7 +171,7 @@ def take(
         manifest = intake.run(bucket if stored is None else None, progress)
         if not manifest.rows:
             if stored is None:
-                bucket.put_file(batches.quarantine_key(batch), intake.quarantine_path)
+                bucket.put_file(batches.quarantine_key(manifest), intake.quarantine_path)
             raise _nothing_accepted(bucket, delivery, intake, manifest, kept=stored is None)
         if stored is None:
             return _commit(bucket, manifest, intake, "stored")
@@ -191,7 +191,7 @@ def _nothing_accepted(
     if first is None:
         files = ", ".join(intake.found.files[:3])
         return DeliveryRefused("nothing_accepted", f"{files} of {delivery.where} has no rows")
-    see = f"; see {bucket.url(batches.quarantine_key(manifest.batch))}" if kept else ""
+    see = f"; see {bucket.url(batches.quarantine_key(manifest))}" if kept else ""
     return DeliveryRefused(
         "nothing_accepted",
         f"none of the {manifest.quarantined} rows of {delivery.where} can be taken, so that there "
@@ -201,14 +201,13 @@ def _nothing_accepted(
 
 
 def _commit(bucket: Bucket, manifest: Manifest, intake: Intake, status: Status) -> IngestResult:
-    bucket.put_file(batches.quarantine_key(manifest.batch), intake.quarantine_path)
-    bucket.put_file(batches.pairs_key(manifest.batch), intake.pairs_path)
+    bucket.put_file(batches.quarantine_key(manifest), intake.quarantine_path)
+    bucket.put_file(batches.pairs_key(manifest), intake.pairs_path)
     key = batches.manifest_key(manifest.batch)
     if status == "repaired":
         bucket.put_bytes(key, manifest.to_json())
     elif not bucket.create(key, manifest.to_json()):
-        # Another ingest of the same name came first. Its table differs if its content does, and
-        # then the hash in its manifest says so to whoever reads the batch.
+        # Another ingest of the same name came first; what it stored is called by other hashes.
         first = batches.read_manifest(bucket, manifest.batch)
         if first is None or first.content_hash != manifest.content_hash:
             raise _exists(manifest.batch, first, manifest)
@@ -217,7 +216,7 @@ def _commit(bucket: Bucket, manifest: Manifest, intake: Intake, status: Status) 
 
 
 def _result(status: Status, bucket: Bucket, manifest: Manifest, intake: Intake) -> IngestResult:
-    url = bucket.url(batches.quarantine_key(manifest.batch))
+    url = bucket.url(batches.quarantine_key(manifest))
     return IngestResult(status, manifest, url, tuple(intake.first_strays))
 
 

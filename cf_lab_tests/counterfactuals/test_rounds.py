@@ -12,7 +12,7 @@ from cf_lab_assets.counterfactuals import dataset, drawing, generation, planning
 from cf_lab_assets.counterfactuals.plan import Planner
 from cf_lab_assets.counterfactuals.rewrite import Rewriter
 from cf_lab_assets.counterfactuals.targets import Target, read_sampling
-from cf_lab_assets.sources.batches import pairs_key, pairs_schema
+from cf_lab_assets.sources.batches import Manifest, manifest_key, pairs_key, pairs_schema
 from cf_lab_assets.starter import world
 from cf_lab_resources.engine.editors import EditorSettings
 
@@ -78,7 +78,9 @@ def store_batch(bucket, batch, rows):
     buffer = io.BytesIO()
     columns = [field for field in pairs_schema() if field.name in rows[0]]
     pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(columns)), buffer)
-    bucket.put_bytes(pairs_key(batch), buffer.getvalue())
+    manifest = Manifest(batch, "h", len(rows), len(rows), 0, 0, 0, "k", "d", "p")
+    bucket.put_bytes(pairs_key(manifest), buffer.getvalue())
+    bucket.put_bytes(manifest_key(batch), manifest.to_json())
 
 
 @pytest.fixture

@@ -36,7 +36,13 @@ def verify_folder(folder: Path, anchors: Sequence[str] | None = None) -> Verific
             manifest = parse_manifest((folder / MANIFEST).read_bytes())
         except ValueError as error:
             raise NothingToVerify(f"{folder / MANIFEST}: {error}; export it again") from error
-        return verify_package(lambda path: (folder / path).read_bytes(), manifest, anchors)
+        found = verify_package(lambda path: (folder / path).read_bytes(), manifest, anchors)
+        listed = {MANIFEST, *(file["path"] for file in manifest["files"])}
+        found.files += [
+            f"{path} is not in the manifest; remove it, or export the package again"
+            for path in sorted(_visible_files(folder) - listed)
+        ]
+        return found
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MEDIA_TYPES)
     if not paths:
         raise NothingToVerify(
@@ -49,6 +55,16 @@ def verify_folder(folder: Path, anchors: Sequence[str] | None = None) -> Verific
         name = path.relative_to(folder).as_posix()
         found.add(str(Path(name).parent), name, verdict, faults)
     return found
+
+
+def _visible_files(folder: Path) -> set[str]:
+    """Paths of files and links, but for hidden ones, such as git's: no pattern loads those."""
+    paths = (
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    )
+    return {p.as_posix() for p in paths if not any(part.startswith(".") for part in p.parts)}
 
 
 def table(found: Verification) -> str:

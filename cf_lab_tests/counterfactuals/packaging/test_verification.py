@@ -175,6 +175,17 @@ def test_a_file_that_is_gone_or_nonsense_is_found(folder, path, says):
     assert any(says in fault for fault in verify_folder(folder).faults)
 
 
+def test_a_file_that_the_manifest_does_not_name_is_found(folder):
+    for extra in ("data/test-00004-of-00004.parquet", "data/.hidden", ".git/HEAD"):
+        (folder / extra).parent.mkdir(exist_ok=True)
+        (folder / extra).write_bytes((folder / SHARD).read_bytes())
+    (folder / "sets" / "test-link.parquet").symlink_to(folder / SHARD)
+    assert [fault.partition(";")[0] for fault in verify_folder(folder).faults] == [
+        "data/test-00004-of-00004.parquet is not in the manifest",
+        "sets/test-link.parquet is not in the manifest",
+    ]
+
+
 def test_a_shard_of_another_picture_is_found(folder):
     path = "shards/test-000000.tar"
     with tarfile.open(folder / path) as tar:

@@ -185,8 +185,15 @@ class Planner:
             return source.caption, {}
         try:
             return self._rewriter.rewrite(source.caption, missing).caption, {}
-        except CannotRewrite as error:
-            return source.caption, dict.fromkeys(missing, error)
+        except CannotRewrite:
+            base, unsaid = source.caption, {}
+        # One by one, so that none is refused for what another's value runs into.
+        for attribute, value in missing.items():
+            try:
+                base = self._rewriter.rewrite(base, {attribute: value}).caption
+            except CannotRewrite as error:
+                unsaid[attribute] = error
+        return base, unsaid
 
     def _refuse_unfit(
         self, varied: AttributeSet, source: _Source, unsaid: Mapping[str, CannotRewrite]

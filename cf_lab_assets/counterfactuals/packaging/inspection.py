@@ -43,7 +43,9 @@ def verify_folder(folder: Path, anchors: Sequence[str] | None = None) -> Verific
             for path in sorted(_visible_files(folder) - listed)
         ]
         return found
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MEDIA_TYPES)
+    paths = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in MEDIA_TYPES and path.is_file()
+    )
     if not paths:
         raise NothingToVerify(
             f"{folder} holds neither a package nor a picture; write one with `cf-lab export`"

@@ -24,12 +24,13 @@ from cf_lab_tests.releases.sample import publication
 SHARD = "data/test-00000-of-00004.parquet"
 
 
-def change(folder, spoil, path=SHARD):
+def change(folder, spoil, path=SHARD, schema=None):
     """Rewrite a shard with changed rows, and have the manifest name the new file."""
     whole = pq.read_table(folder / path)
     rows = whole.to_pylist()
     spoil(rows)
-    pq.write_table(pa.Table.from_pylist(rows, schema=whole.schema), folder / path)
+    table = pa.Table.from_pylist(rows, schema=schema or whole.schema)
+    pq.write_table(table, folder / path)
     rename(folder, path)
 
 
@@ -186,6 +187,33 @@ def test_a_file_that_the_manifest_does_not_name_is_found(folder):
     ]
 
 
+@pytest.mark.parametrize("column", ["image", "source_image"])
+@pytest.mark.parametrize("null", [None, {"bytes": None, "path": None}])
+def test_a_picture_that_is_null_is_found(folder, column, null):
+    change(folder, lambda rows: rows[1].update({column: null}))
+    found = verify_folder(folder)
+    assert found.files == []
+    assert len(found.pictures) == found.states[SHARD]["broken"] == 1
+
+
+def test_a_shard_whose_columns_are_of_other_types_can_not_be_read(folder):
+    whole = pq.read_table(folder / SHARD).schema
+    schema = whole.set(whole.get_field_index("image"), pa.field("image", pa.string()))
+    change(folder, lambda rows: [row.update(image="x") for row in rows], schema=schema)
+    assert any(f"{SHARD} can't be read" in fault for fault in verify_folder(folder).files)
+
+
+def test_files_that_belong_to_no_shard_are_read_too(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for path in ("data/x.parquet", "shards/test-000009.tar"):
+        (folder / path).write_bytes(b"x")
+        manifest["files"].append({"path": path, "sha256": "0" * 64, "bytes": 1})
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    faults = verify_folder(folder).files
+    assert any(fault.startswith("data/x.parquet is not called like a shard") for fault in faults)
+    assert "shards/test-000009.tar is not the file that the manifest names" in faults
+
+
 def test_a_shard_of_another_picture_is_found(folder):
     path = "shards/test-000000.tar"
     with tarfile.open(folder / path) as tar:
@@ -212,6 +240,7 @@ def test_loose_pictures_are_verified_too(packaged, tmp_path):
     signed = first_picture(packaged.folder)["image"]["bytes"]
     (pictures / "good.png").write_bytes(signed)
     (pictures / "cut.PNG").write_bytes(signed[:-30])
+    (pictures / "a folder.png").mkdir()
     (pictures / "bare.png").write_bytes(first_picture(packaged.folder)["source_image"]["bytes"])
     found = verify_folder(pictures)
     assert found.states["."] == {"untrusted": 1, "broken": 1, "missing": 1}

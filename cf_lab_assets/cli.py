@@ -305,7 +305,8 @@ def export(
 def verify_images(
     folder: Annotated[Path, typer.Argument(help="An exported package, or a folder of pictures.")],
     trust: Annotated[
-        Path | None, typer.Option(help="PEM certificates to trust; the package's own root.")
+        Path | None,
+        typer.Option(help="PEM certificates to trust; of a package, none."),
     ] = None,
 ) -> None:
     """Verify the Content Credentials of pictures; exit code 1 where something is broken."""

@@ -71,7 +71,7 @@ def _visible_files(folder: Path) -> set[str]:
 
 def table(found: Verification) -> str:
     """Pictures by file and state, and who signed them, for people."""
-    states = ("trusted", "untrusted", "broken", "missing")
+    states = ("trusted" if found.trusting else "intact", "untrusted", "broken", "missing")
     width = max([len(file) for file in found.states] + [len("total")])
     lines = ["  ".join([f"{'':<{width}}", "pictures", *(f"{state:>9}" for state in states)])]
     total: Counter[str] = Counter()

@@ -40,12 +40,15 @@ class Verification:
         pictures: faults by picture.
         files: faults of files, and of the package as a whole.
         signers: who signed, as the certificates say.
+        trusting: whether somebody has said whom to trust. Where nobody has, a picture that chains
+            to the package's own root counts as intact: anyone can make such a root.
     """
 
     states: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     pictures: dict[str, list[str]] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     signers: set[str] = field(default_factory=set)
+    trusting: bool = True
 
     @property
     def count(self) -> int:
@@ -60,8 +63,10 @@ class Verification:
 
     def add(self, file: str, name: str, verdict: Verdict, faults: Sequence[str]) -> None:
         """Count one picture."""
-        broken = bool(faults) and verdict.intact
-        self.states[file]["broken" if broken else verdict.state] += 1
+        state: str = "broken" if faults and verdict.intact else verdict.state
+        if state == "trusted" and not self.trusting:
+            state = "intact"
+        self.states[file][state] += 1
         if verdict.signer:
             self.signers.add(verdict.signer)
         if faults:
@@ -80,7 +85,7 @@ def verify_package(
         anchors: PEM certificates to trust; the package's own root where None, which shows that
             the package is in one piece and not who made it.
     """
-    found = Verification()
+    found = Verification(trusting=anchors is not None)
     listed = {file["path"]: file["sha256"] for file in manifest["files"]}
     unread = set(listed)
 

@@ -50,7 +50,7 @@ def test_a_package_as_it_was_made_verifies(packaged):
     found = verify_folder(packaged.folder)
     assert found.faults == []
     assert found.count == 20
-    assert sum(counter["trusted"] for counter in found.states.values()) == 20
+    assert sum(counter["intact"] for counter in found.states.values()) == 20
     (signer,) = found.signers
     assert "TEST" in signer
 
@@ -225,6 +225,13 @@ def test_a_shard_of_another_picture_is_found(folder):
     found = verify_folder(folder)
     assert found.files == []
     assert len(found.pictures) == found.states[SHARD].total() == found.states[SHARD]["broken"]
+
+
+def test_only_who_says_whom_to_trust_is_told_that_pictures_are_trusted(packaged):
+    assert "trusted" not in table(verify_folder(packaged.folder)).replace("untrusted", "")
+    found = verify_folder(packaged.folder, [publication().key.anchor])
+    assert sum(counter["trusted"] for counter in found.states.values()) == 20
+    assert "intact" not in table(found)
 
 
 def test_a_root_that_is_not_trusted_is_no_damage(packaged, tmp_path):

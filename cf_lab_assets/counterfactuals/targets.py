@@ -65,7 +65,7 @@ class Target:
         Raises:
             TargetError: the target names a cell or a value that can't be.
         """
-        seen = [cell.split(JOIN) for cell in world]
+        seen = [self._parts(cell) for cell in world]
         possible = {
             name: list(values.get(name) or sorted({cell[place] for cell in seen}))
             for place, name in enumerate(self.over)
@@ -79,9 +79,13 @@ class Target:
         }[self.kind]()
         return {cell: wanted.get(cell, 0.0) for cell in sorted({*wanted, *world})}
 
+    def _parts(self, cell: str) -> list[str]:
+        """The values of a cell; one value alone may hold what joins several."""
+        return cell.split(JOIN, len(self.over) - 1)
+
     def _by_weights(self, possible: Mapping[str, Sequence[str]]) -> dict[str, float]:
         for cell in self.weights:
-            parts = cell.split(JOIN)
+            parts = self._parts(cell)
             if len(parts) != len(self.over):
                 raise TargetError(
                     f"the cell {cell!r} of the target must name one value of each of "

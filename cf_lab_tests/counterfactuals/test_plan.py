@@ -142,6 +142,14 @@ def refusal_of(caption, **values):
     return str(refused.value)
 
 
+def test_a_value_that_makes_a_cell_ambiguous_refuses_the_source():
+    row = source("a portrait of a woman", extra={"occupation": "R+D engineer"})
+    planned = plan_one(row, "gender", over=("occupation", "gender"))
+    assert (planned.cell, planned.edits) == (None, [])
+    assert [refusal.reason for refusal in planned.refusals] == ["cell_ambiguous"]
+    assert plan_one(row, "gender", over=("occupation",)).cell == "R+D engineer"
+
+
 def test_nothing_to_vary_is_refused():
     with pytest.raises(AttributeUnknown, match="gender"):
         Planner(Rewriter(default_taxonomy()), [])

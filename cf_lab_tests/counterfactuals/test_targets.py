@@ -22,6 +22,16 @@ def test_the_cells_of_a_column_are_those_that_the_sources_have():
     assert shares == {"judge": 1.0, "nurse": 1.0}
 
 
+@pytest.mark.parametrize("kind", ["uniform", "weights", "marginals"])
+def test_a_value_of_a_column_may_hold_what_joins_the_values_of_a_cell(kind):
+    given = {
+        "weights": {"weights": {"R+D engineer": 1.0}},
+        "marginals": {"marginals": {"occupation": {"R+D engineer": 1.0}}},
+    }.get(kind, {})
+    shares = target(kind, ("occupation",), **given).shares({"R+D engineer": 4}, ATTRIBUTES)
+    assert shares == {"R+D engineer": 1.0}
+
+
 def test_as_the_world_means_the_proportions_of_the_sources():
     assert target("as_the_world").shares(WORLD, ATTRIBUTES) == {"man+young": 2, "woman+old": 6}
 

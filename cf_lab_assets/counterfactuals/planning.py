@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from cf_lab_resources.bucket import Bucket
 
 SAMPLE = 8
+# The tables of a plan; it is there once the last of them is.
+PARTS = ("refused_edits", "edit_plan")
 
 
 @dataclass
@@ -70,7 +72,7 @@ def write_plan(
     target: Target | None,
     models: Mapping[str, Any],
 ) -> Planned:
-    """Plan a stored batch; its old plan stays until the new one is complete.
+    """Plan a stored batch; a plan that is there already is not written again.
 
     Args:
         bucket: holds the batch; the plan goes there.
@@ -84,22 +86,23 @@ def write_plan(
         TargetError: the target does not fit the batch.
     """
     made = Planned()
-    with tables.staged("edit_plan", "refused_edits") as staged:
+    with tables.staged(*PARTS) as staged:
         sources = tables.stream_rows(bucket, stored_pairs_key(bucket, batch))
         stream_plan(sources, planner, staged, made)
         made.sampling = _sampling(bucket, batch, planner, target, models, made)
         stored = read_sampling(bucket, batch)
-        if staged.differs(bucket, batch, "edit_plan") or _identity(stored) != _identity(
-            made.sampling
-        ):
-            # What was accepted under another plan must not be read with this one.
-            bucket.delete([tables.batch_key(batch, "accepted_sets")])
+        same = _identity(stored) == _identity(made.sampling)
+        if same and not any(staged.differs(bucket, batch, table) for table in PARTS):
+            return made
+        # What was accepted under another plan must not be read with this one, and a run that is
+        # killed must not leave parts of two plans: there is none until the last part is written.
+        bucket.delete(tables.batch_key(batch, table) for table in ("accepted_sets", "edit_plan"))
         if made.sampling:
             bucket.put_bytes(sampling_key(batch), made.sampling.to_json())
         else:
             bucket.delete([sampling_key(batch), tables.batch_key(batch, "quotas")])
-        staged.put(bucket, batch, "refused_edits")
-        staged.put(bucket, batch, "edit_plan")
+        for table in PARTS:
+            staged.put(bucket, batch, table)
     return made
 
 

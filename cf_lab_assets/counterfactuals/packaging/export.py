@@ -71,12 +71,13 @@ def export_package(
     Args:
         bucket: holds the package.
         package: from `find_package` or `read_package`.
-        folder: is made; an empty one may be there.
+        folder: is made; an empty one, or a link to one, may be there and is filled.
         advance: gets the bytes of each file once it is written.
 
     Raises:
         PackageError: The folder is not empty, or a file is not the one that the manifest names.
     """
+    folder = folder.resolve()  # `.` has no name, and a link has no room
     check_free(folder)
     staged = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(staged, ignore_errors=True)
@@ -94,9 +95,14 @@ def export_package(
                 )
             advance(file["bytes"])
         (staged / MANIFEST).write_text(json.dumps(package.manifest, indent=1))
-        if folder.exists():
-            folder.rmdir()
-        staged.rename(folder)
+        if not folder.exists():
+            staged.rename(folder)
+            return
+        # The folder itself stays, as somebody may stand in it; without its manifest it is no
+        # package yet.
+        for path in sorted(staged.iterdir(), key=lambda path: path.name == MANIFEST):
+            shutil.move(path, folder)
+        staged.rmdir()
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise

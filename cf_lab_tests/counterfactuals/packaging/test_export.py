@@ -1,8 +1,11 @@
 """An export is whole or not there."""
 
+from pathlib import Path
+
 import pytest
 
 from cf_lab_assets.counterfactuals.packaging.export import choose_package, export_package
+from cf_lab_assets.counterfactuals.packaging.inspection import verify_folder
 from cf_lab_assets.counterfactuals.packaging.manifest import PackageError, find_package
 from cf_lab_assets.releases.candidate import read_content, stage_candidate
 from cf_lab_resources.catalog import open_catalog
@@ -23,6 +26,21 @@ def test_an_empty_folder_is_taken_and_another_refused(packaged, tmp_path):
     with pytest.raises(PackageError, match="is not empty"):
         export_package(packaged.bucket, packaged.package, file)
     assert file.read_text() == "mine"
+
+
+def test_a_folder_that_is_there_is_filled_also_by_another_name(packaged, tmp_path, monkeypatch):
+    target, link = tmp_path / "out", tmp_path / "link"
+    target.mkdir()
+    link.symlink_to(target)
+    export_package(packaged.bucket, packaged.package, link)
+    assert link.is_symlink()
+    assert verify_folder(target).faults == []
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    export_package(packaged.bucket, packaged.package, Path("."))
+    assert Path("manifest.json").exists(), "whoever stands in the folder sees it filled"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "link", "out"]
 
 
 def test_a_damaged_package_leaves_nothing_behind(bucket, tmp_path):

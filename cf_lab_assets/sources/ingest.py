@@ -42,12 +42,14 @@ class IngestResult:
         quarantine_url: Where the rejected rows are.
         stray_files: The first pictures of the delivery that no row names; all of them are in
             quarantine, their number in the manifest.
+        links: Symbolic links in the delivery, which were passed over.
     """
 
     status: Status
     manifest: Manifest
     quarantine_url: str
     stray_files: tuple[str, ...] = ()
+    links: int = 0
 
     @property
     def batch(self) -> str:
@@ -93,6 +95,8 @@ class IngestResult:
                 f"{self.manifest.near_duplicates} pairs whose picture looks like an earlier one "
                 "(near_duplicate_of)"
             )
+        if self.links:
+            lines.append(deliveries.passed_over(self.links))
         if self.quarantined or self.manifest.stray_files:
             lines.append(f"see {self.quarantine_url}")
         return "\n".join(lines)
@@ -127,9 +131,8 @@ def ingest(
         BucketError: The store failed; running it again goes on where it stopped.
     """
     path = Path(path)
-    name = path.resolve().name
     if batch is None:
-        batch = name.partition(".")[0] if path.is_file() else name
+        batch = path.name.partition(".")[0] if path.is_file() else path.resolve().name
     rules = Rules(known_attributes, max_tokens, count_tokens, limits)
     return take(deliveries.on_disk(path), batch, bucket, rules, progress)
 
@@ -217,7 +220,7 @@ def _commit(bucket: Bucket, manifest: Manifest, intake: Intake, status: Status) 
 
 def _result(status: Status, bucket: Bucket, manifest: Manifest, intake: Intake) -> IngestResult:
     url = bucket.url(batches.quarantine_key(manifest))
-    return IngestResult(status, manifest, url, tuple(intake.first_strays))
+    return IngestResult(status, manifest, url, tuple(intake.first_strays), intake.links)
 
 
 def _exists(batch: str, stored: Manifest | None, offered: Manifest) -> BatchExists:

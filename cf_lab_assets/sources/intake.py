@@ -90,6 +90,11 @@ class Intake:
         self._rules = rules
         self._scratch = scratch
 
+    @property
+    def links(self) -> int:
+        """Symbolic links in the delivery, which are passed over."""
+        return self._delivery.links
+
     def run(
         self,
         bucket: Bucket | None,

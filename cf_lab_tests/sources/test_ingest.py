@@ -420,7 +420,33 @@ def test_two_metadata_files(folder: Path, bucket: Bucket) -> None:
 def test_metadata_behind_a_link(folder: Path, bucket: Bucket) -> None:
     (folder / "metadata.csv").rename(folder.parent / "elsewhere.csv")
     (folder / "metadata.csv").symlink_to(folder.parent / "elsewhere.csv")
-    assert refused(folder, bucket).reason == "unknown_kind"
+    error = refused(folder, bucket)
+    assert error.reason == "unknown_kind"
+    assert "and 1 symbolic link, which is not followed (`cp -rL`" in str(error)
+
+
+def test_a_folder_of_links_alone_says_so(folder: Path, bucket: Bucket, tmp_path: Path) -> None:
+    cached = tmp_path / "cached"
+    cached.mkdir()
+    for path in folder.iterdir():
+        (cached / path.name).symlink_to(path)
+    error = refused(cached, bucket)
+    assert "has no files and 2 symbolic links, which are not followed (`cp -rL`" in str(error)
+
+
+def test_links_that_were_passed_over_are_counted(folder: Path, bucket: Bucket) -> None:
+    (folder / "images" / "link.png").symlink_to(folder / "images" / "0.png")
+    result = take(folder, bucket)
+    assert result.links == 1
+    assert "1 symbolic link, which is not followed" in result.summary()
+
+
+def test_a_link_that_is_named_as_the_delivery_is_followed(bucket: Bucket, tmp_path: Path) -> None:
+    blob = tmp_path / "0123abcd"
+    blob.write_text('{"caption": "a person"}\n')
+    (tmp_path / "spring.jsonl").symlink_to(blob)
+    result = take(tmp_path / "spring.jsonl", bucket)
+    assert (result.batch, result.rows) == ("spring", 1)
 
 
 def test_a_missing_column(folder: Path, bucket: Bucket) -> None:

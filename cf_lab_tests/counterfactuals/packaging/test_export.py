@@ -52,7 +52,7 @@ def test_a_damaged_package_leaves_nothing_behind(bucket, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bucket"]
 
 
-def test_a_release_has_its_own_package_whatever_was_packaged_since(bucket, postgres_url):
+def test_a_release_has_its_own_package_whatever_was_packaged_since(bucket, postgres_url, tmp_path):
     from dataclasses import replace
 
     from cf_lab_assets.counterfactuals.packaging.build import build_package
@@ -73,6 +73,21 @@ def test_a_release_has_its_own_package_whatever_was_packaged_since(bucket, postg
             choose_package(bucket, catalog, "r0", None)
         with pytest.raises(PackageError, match="no package of dataset 'x'"):
             choose_package(bucket, catalog, None, "x")
-        bucket.delete([f"{released.prefix}/manifest.json"])
-        with pytest.raises(PackageError, match="restore it from a backup"):
+
+        bucket.delete([f"{released.prefix}/README.md"])
+        build_package(bucket, dataset_hash, publication())
+        lost = choose_package(bucket, catalog, content.release_id, None)
+        assert lost.sha256 == released.sha256
+        with pytest.raises(PackageError, match=r"README\.md is missing; restore .* by --dataset"):
+            export_package(bucket, lost, tmp_path / "out")
+        export_package(
+            bucket, choose_package(bucket, catalog, None, dataset_hash), tmp_path / "out"
+        )
+
+        manifest = f"{released.prefix}/manifest.json"
+        bucket.put_bytes(manifest, bucket.get_bytes(manifest) + b"\n")
+        with pytest.raises(PackageError, match="is not the one that release"):
+            choose_package(bucket, catalog, content.release_id, None)
+        bucket.delete([manifest])
+        with pytest.raises(PackageError, match="is missing or damaged; restore the bucket"):
             choose_package(bucket, catalog, content.release_id, None)

@@ -67,12 +67,14 @@ class SourcePlan:
         source_id: of the source.
         cell: the source's values of what a target distribution is over, in written form; None
             where one of them is unknown, or they can't be told apart in it.
+        has_picture: whether the source is more than a caption, so that its sets can be drawn.
         edits: placebo first; empty where nothing could be planned.
         refusals: one for each set that can't be made.
     """
 
     source_id: str
     cell: str | None
+    has_picture: bool
     edits: list[Edit]
     refusals: list[Refusal]
 
@@ -139,7 +141,8 @@ class Planner:
         for row in rows:
             source = self._read(row)
             no_cell = self._no_cell(source.cell)
-            planned = SourcePlan(source.source_id, None if no_cell else source.cell, [], [])
+            cell = None if no_cell else source.cell
+            planned = SourcePlan(source.source_id, cell, source.has_picture, [], [])
             contradiction = _contradiction(source)
             if contradiction:
                 self._refuse_all(planned, "caption_contradicts", contradiction)

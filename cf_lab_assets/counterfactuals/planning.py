@@ -51,8 +51,8 @@ class Planned:
     sample: list[Edit] = field(default_factory=list)
     sampling: SamplingPlan | None = None
 
-    def count(self, planned: SourcePlan, drawable: bool) -> None:
-        """Take in one source; `drawable` is whether it has a picture."""
+    def count(self, planned: SourcePlan) -> None:
+        """Take in one source."""
         self.edits += len(planned.edits)
         self.refused.update(refusal.reason for refusal in planned.refusals)
         if len(self.sample) < SAMPLE:
@@ -60,7 +60,7 @@ class Planned:
         if planned.cell is None:
             return
         self.world[planned.cell] += 1
-        if drawable:
+        if planned.has_picture:
             varied = {e.attribute for e in planned.edits if e.kind == COUNTERFACTUAL}
             self.offered.update((str(attribute), planned.cell) for attribute in varied)
 
@@ -108,15 +108,8 @@ def write_plan(
 
 def stream_plan(sources: Any, planner: Planner, staged: tables.Staged, made: Planned) -> None:
     """Plan a stream of sources into staged tables ``edit_plan`` and ``refused_edits``."""
-    pictured: list[bool] = []
-
-    def watched() -> Any:
-        for source in sources:
-            pictured.append(source["image_key"] is not None)
-            yield source
-
-    for planned in planner.plan(watched()):
-        made.count(planned, pictured.pop())
+    for planned in planner.plan(sources):
+        made.count(planned)
         for edit in planned.edits:
             staged.add("edit_plan", _row(edit))
         for refusal in planned.refusals:

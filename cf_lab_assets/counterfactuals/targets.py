@@ -20,6 +20,7 @@ from cf_lab_assets.counterfactuals.sampling import (
     Sampler,
     TargetError,
     independent,
+    proportions,
     quotas,
     total_variation,
 )
@@ -63,7 +64,7 @@ class Target:
             values: of the attributes; of other columns those count that the world has.
 
         Raises:
-            TargetError: the target names a cell or a value that can't be.
+            TargetError: the target names a cell or a value that can't be, or there is no cell.
         """
         seen = [self._parts(cell) for cell in world]
         possible = {
@@ -77,6 +78,11 @@ class Target:
             "weights": lambda: self._by_weights(possible),
             "marginals": lambda: self._by_marginals(possible),
         }[self.kind]()
+        if not wanted and self.kind != "weights":
+            raise TargetError(
+                f"no source is in a cell of the target: each lacks a value of one of "
+                f"{', '.join(self.over)}; name in `over` what the sources have"
+            )
         return {cell: wanted.get(cell, 0.0) for cell in sorted({*wanted, *world})}
 
     def _parts(self, cell: str) -> list[str]:
@@ -176,8 +182,7 @@ class SamplingPlan:
             np.array([offered.get(cell, 0) for cell in cells], np.int64),
             target.budget,
         )
-        whole = sum(weights)
-        return cls(target, cells, [weight / whole for weight in weights], sampler)
+        return cls(target, cells, proportions(weights, "a target").tolist(), sampler)
 
     def believe(self, evidence: Mapping[tuple[str, str], tuple[int, int]]) -> None:
         """Take in what earlier batches drew and accepted, by attribute set and cell."""

@@ -72,6 +72,22 @@ def test_a_target_that_cannot_be_is_refused_by_name(made, said):
         made.shares(WORLD, ATTRIBUTES)
 
 
+@pytest.mark.parametrize("kind", ["as_the_world", "uniform"])
+def test_a_target_of_which_no_source_has_a_cell_says_so(kind):
+    with pytest.raises(TargetError, match=r"no source .* one of gender, occupation; name"):
+        target(kind, ("gender", "occupation")).shares({}, ATTRIBUTES)
+
+
+def test_weights_may_be_as_large_as_a_number_can_be():
+    huge = {"woman+old": 1.5e308, "man+young": 1.5e308}
+    wanted = target("weights", weights=huge)
+    plan = SamplingPlan.make(wanted, ["gender"], wanted.shares(WORLD, ATTRIBUTES), {})
+    assert plan.shares == [0.5, 0.5]
+    marginals = {"gender": {"woman": 1.5e308, "man": 1.5e308}}
+    made = target("marginals", ("gender",), marginals=marginals).shares({}, ATTRIBUTES)
+    assert made == {"man": 0.5, "woman": 0.5}
+
+
 @pytest.mark.parametrize(
     ("kind", "over", "said"),
     [

@@ -235,7 +235,7 @@ def rewrite_captions(
     ] = None,
 ) -> None:
     """Rewrite captions from standard input, lines or JSON lines, to JSON lines."""
-    from cf_lab_assets.counterfactuals.caption_lines import rewrite_lines, targets
+    from cf_lab_assets.counterfactuals.caption_lines import read_lines, rewrite_lines, targets
     from cf_lab_assets.counterfactuals.rewrite import TEMPLATES, Rewriter
     from cf_lab_assets.counterfactuals.taxonomy import default_taxonomy, load_taxonomy
 
@@ -244,7 +244,7 @@ def rewrite_captions(
     words = load_taxonomy(taxonomy) if taxonomy else default_taxonomy()
     wanted = targets(words, _by_comma(attribute), _by_comma(to or []))
     rewriter = Rewriter(words, template)
-    for line in rewrite_lines(sys.stdin.buffer, rewriter, wanted):
+    for line in rewrite_lines(read_lines(sys.stdin.buffer), rewriter, wanted):
         sys.stdout.buffer.write(line + b"\n")
 
 
@@ -305,7 +305,8 @@ def export(
 def verify_images(
     folder: Annotated[Path, typer.Argument(help="An exported package, or a folder of pictures.")],
     trust: Annotated[
-        Path | None, typer.Option(help="PEM certificates to trust; the package's own root.")
+        Path | None,
+        typer.Option(help="PEM certificates to trust; of a package, none."),
     ] = None,
 ) -> None:
     """Verify the Content Credentials of pictures; exit code 1 where something is broken."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 from cf_lab_assets.counterfactuals.rewrite import CannotRewrite, Rewriter
 from cf_lab_assets.counterfactuals.taxonomy import Taxonomy, TaxonomyError
@@ -30,8 +31,10 @@ def targets(
         to: values of any of them; an attribute of which none is given has all of its values.
 
     Raises:
-        TaxonomyError: an attribute or a value is not known.
+        TaxonomyError: an attribute or a value is not known, or no attribute is named.
     """
+    if not attributes:
+        raise TaxonomyError(f"no attribute is named; use some of {', '.join(taxonomy.attributes)}")
     chosen: dict[str, list[str]] = {name: [] for name in attributes if taxonomy.values(name)}
     for text in to:
         owners = [name for name in chosen if _names(taxonomy, name, text)]
@@ -48,6 +51,21 @@ def _names(taxonomy: Taxonomy, attribute: str, text: str) -> bool:
         return bool(taxonomy.value(attribute, text))
     except TaxonomyError:
         return False
+
+
+def read_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file, without the byte order mark that some editors put first.
+
+    A line that is longer than `MOST_BYTES` is cut short after one byte more, which is enough to
+    tell; its rest is passed over without being held.
+    """
+    mark = codecs.BOM_UTF8
+    while line := file.readline(MOST_BYTES + 1):
+        rest = line
+        while len(rest) > MOST_BYTES and not rest.endswith(b"\n"):
+            rest = file.readline(MOST_BYTES + 1)
+        yield line.removeprefix(mark)
+        mark = b""
 
 
 def rewrite_lines(
@@ -86,7 +104,7 @@ def read_caption(line: bytes) -> str:
         BadLine: it is not UTF-8, too long, or JSON without a caption.
     """
     if len(line) > MOST_BYTES:
-        raise BadLine(f"the line has {len(line):,} bytes; the limit is {MOST_BYTES:,}")
+        raise BadLine(f"the line has more than {MOST_BYTES:,} bytes; captions are shorter")
     try:
         text = line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:

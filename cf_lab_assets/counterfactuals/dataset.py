@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cf_lab_assets.counterfactuals import tables
 from cf_lab_assets.counterfactuals.attribute_sets import value_of
 from cf_lab_assets.counterfactuals.contact_sheet import Cell, contact_sheet, png_bytes
-from cf_lab_assets.sources.batches import manifest_key, pairs_key
+from cf_lab_assets.sources.batches import manifest_key, stored_pairs_key
 from cf_lab_resources.engine.pictures import decode
 from cf_lab_resources.errors import LabError
 
@@ -70,8 +70,7 @@ def dataset_content_hash(pairs: pa.Table, sets: pa.Table, config: Mapping[str, A
 def batch_rows(bucket: Bucket, batch: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A batch's accepted sets as rows of pairs and of sets."""
     sources = {
-        row["source_id"]: row
-        for row in tables.to_rows(tables.from_bytes(bucket.get_bytes(pairs_key(batch))))
+        row["source_id"]: row for row in tables.stream_rows(bucket, stored_pairs_key(bucket, batch))
     }
     edits = {row["edit_id"]: row for row in tables.read_rows(bucket, batch, "edit_plan")}
     drawn: dict[tuple[str, int], dict[str, Any]] = {}

@@ -15,7 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cf_lab_assets.counterfactuals.attribute_sets import AttributeSet, joined, parse_all, value_of
+from cf_lab_assets.counterfactuals.attribute_sets import (
+    JOIN,
+    AttributeSet,
+    joined,
+    parse_all,
+    value_of,
+)
 from cf_lab_assets.counterfactuals.rewrite import CannotRewrite
 from cf_lab_assets.starter.text import instruction
 from cf_lab_assets.starter.world import ATTRIBUTES
@@ -60,13 +66,15 @@ class SourcePlan:
     Attributes:
         source_id: of the source.
         cell: the source's values of what a target distribution is over, in written form; None
-            where one of them is unknown.
+            where one of them is unknown, or they can't be told apart in it.
+        has_picture: whether the source is more than a caption, so that its sets can be drawn.
         edits: placebo first; empty where nothing could be planned.
         refusals: one for each set that can't be made.
     """
 
     source_id: str
     cell: str | None
+    has_picture: bool
     edits: list[Edit]
     refusals: list[Refusal]
 
@@ -132,13 +140,14 @@ class Planner:
         """Plan sources, rows of ``sources/pairs``, one at a time and in their order."""
         for row in rows:
             source = self._read(row)
-            planned = SourcePlan(source.source_id, source.cell, [], [])
+            no_cell = self._no_cell(source.cell)
+            cell = None if no_cell else source.cell
+            planned = SourcePlan(source.source_id, cell, source.has_picture, [], [])
             contradiction = _contradiction(source)
             if contradiction:
                 self._refuse_all(planned, "caption_contradicts", contradiction)
-            elif source.cell is None:
-                missing = f"the target is over {', '.join(self._over)}, and one of them is unknown"
-                self._refuse_all(planned, "cell_unknown", missing)
+            elif no_cell:
+                self._refuse_all(planned, *no_cell)
             else:
                 self._plan_one(source, planned)
             yield planned
@@ -156,6 +165,19 @@ class Planner:
         cell = joined({**(row["extra"] or {}), **known}, self._over)
         has_picture = row["image_key"] is not None
         return _Source(row["source_id"], caption, cell, has_picture, named, known, shown)
+
+    def _no_cell(self, cell: str | None) -> tuple[str, str] | None:
+        """Why a source is in no cell of the target: a reason code and a sentence."""
+        over = ", ".join(self._over)
+        if cell is None:
+            return "cell_unknown", f"the target is over {over}, and one of them is unknown"
+        if len(self._over) > 1 and cell.count(JOIN) >= len(self._over):
+            return (
+                "cell_ambiguous",
+                f"the target is over {over}, and a value in {cell!r} holds the {JOIN!r} that joins "
+                "them; write the value without it, or have the target over one name alone",
+            )
+        return None
 
     def _refuse_all(self, planned: SourcePlan, reason: str, detail: str) -> None:
         planned.refusals.extend(
@@ -185,8 +207,15 @@ class Planner:
             return source.caption, {}
         try:
             return self._rewriter.rewrite(source.caption, missing).caption, {}
-        except CannotRewrite as error:
-            return source.caption, dict.fromkeys(missing, error)
+        except CannotRewrite:
+            base, unsaid = source.caption, {}
+        # One by one, so that none is refused for what another's value runs into.
+        for attribute, value in missing.items():
+            try:
+                base = self._rewriter.rewrite(base, {attribute: value}).caption
+            except CannotRewrite as error:
+                unsaid[attribute] = error
+        return base, unsaid
 
     def _refuse_unfit(
         self, varied: AttributeSet, source: _Source, unsaid: Mapping[str, CannotRewrite]

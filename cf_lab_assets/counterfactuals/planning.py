@@ -20,13 +20,15 @@ from cf_lab_assets.counterfactuals.targets import (
     read_sampling,
     sampling_key,
 )
-from cf_lab_assets.sources.batches import pairs_key
+from cf_lab_assets.sources.batches import stored_pairs_key
 from cf_lab_assets.starter.world import ATTRIBUTES
 
 if TYPE_CHECKING:
     from cf_lab_resources.bucket import Bucket
 
 SAMPLE = 8
+# The tables of a plan; it is there once the last of them is.
+PARTS = ("refused_edits", "edit_plan")
 
 
 @dataclass
@@ -49,8 +51,8 @@ class Planned:
     sample: list[Edit] = field(default_factory=list)
     sampling: SamplingPlan | None = None
 
-    def count(self, planned: SourcePlan, drawable: bool) -> None:
-        """Take in one source; `drawable` is whether it has a picture."""
+    def count(self, planned: SourcePlan) -> None:
+        """Take in one source."""
         self.edits += len(planned.edits)
         self.refused.update(refusal.reason for refusal in planned.refusals)
         if len(self.sample) < SAMPLE:
@@ -58,7 +60,7 @@ class Planned:
         if planned.cell is None:
             return
         self.world[planned.cell] += 1
-        if drawable:
+        if planned.has_picture:
             varied = {e.attribute for e in planned.edits if e.kind == COUNTERFACTUAL}
             self.offered.update((str(attribute), planned.cell) for attribute in varied)
 
@@ -70,7 +72,7 @@ def write_plan(
     target: Target | None,
     models: Mapping[str, Any],
 ) -> Planned:
-    """Plan a stored batch; its old plan stays until the new one is complete.
+    """Plan a stored batch; a plan that is there already is not written again.
 
     Args:
         bucket: holds the batch; the plan goes there.
@@ -84,35 +86,30 @@ def write_plan(
         TargetError: the target does not fit the batch.
     """
     made = Planned()
-    with tables.staged("edit_plan", "refused_edits") as staged:
-        stream_plan(tables.stream_rows(bucket, pairs_key(batch)), planner, staged, made)
+    with tables.staged(*PARTS) as staged:
+        sources = tables.stream_rows(bucket, stored_pairs_key(bucket, batch))
+        stream_plan(sources, planner, staged, made)
         made.sampling = _sampling(bucket, batch, planner, target, models, made)
         stored = read_sampling(bucket, batch)
-        if staged.differs(bucket, batch, "edit_plan") or _identity(stored) != _identity(
-            made.sampling
-        ):
-            # What was accepted under another plan must not be read with this one.
-            bucket.delete([tables.batch_key(batch, "accepted_sets")])
+        same = _identity(stored) == _identity(made.sampling)
+        if same and not any(staged.differs(bucket, batch, table) for table in PARTS):
+            return made
+        # What was accepted under another plan must not be read with this one, and a run that is
+        # killed must not leave parts of two plans: there is none until the last part is written.
+        bucket.delete(tables.batch_key(batch, table) for table in ("accepted_sets", "edit_plan"))
         if made.sampling:
             bucket.put_bytes(sampling_key(batch), made.sampling.to_json())
         else:
             bucket.delete([sampling_key(batch), tables.batch_key(batch, "quotas")])
-        staged.put(bucket, batch, "refused_edits")
-        staged.put(bucket, batch, "edit_plan")
+        for table in PARTS:
+            staged.put(bucket, batch, table)
     return made
 
 
 def stream_plan(sources: Any, planner: Planner, staged: tables.Staged, made: Planned) -> None:
     """Plan a stream of sources into staged tables ``edit_plan`` and ``refused_edits``."""
-    pictured: list[bool] = []
-
-    def watched() -> Any:
-        for source in sources:
-            pictured.append(source["image_key"] is not None)
-            yield source
-
-    for planned in planner.plan(watched()):
-        made.count(planned, pictured.pop())
+    for planned in planner.plan(sources):
+        made.count(planned)
         for edit in planned.edits:
             staged.add("edit_plan", _row(edit))
         for refusal in planned.refusals:

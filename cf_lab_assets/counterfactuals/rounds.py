@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cf_lab_assets.counterfactuals import tables
 from cf_lab_assets.counterfactuals.drawing import Drawing, Row, Work, sets_of
-from cf_lab_assets.sources.batches import pairs_key
+from cf_lab_assets.sources.batches import stored_pairs_key
 
 if TYPE_CHECKING:
     from cf_lab_assets.counterfactuals.targets import SamplingPlan
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def planned_work(bucket: Bucket, batch: str) -> Iterator[Work]:
     """Each planned source with its edits, in the order of the pairs, in flat memory."""
-    pairs = tables.stream_rows(bucket, pairs_key(batch))
+    pairs = tables.stream_rows(bucket, stored_pairs_key(bucket, batch))
     edits = tables.stream_rows(bucket, tables.batch_key(batch, "edit_plan"))
     for source_id, planned in itertools.groupby(edits, key=lambda edit: edit["source_id"]):
         yield next(pair for pair in pairs if pair["source_id"] == source_id), list(planned)

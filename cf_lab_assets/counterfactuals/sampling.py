@@ -48,6 +48,8 @@ EVIDENCE_DRAWS = 100.0
 # A cell is given up when its acceptance rate is surely (upper end of the 95 % interval) lower.
 LEAST_ACCEPTANCE = 0.001
 
+SHOWN_WEIGHTS = 8  # in a message
+
 MET, NO_SOURCES, BUDGET_SPENT, TOO_LOW, OPEN = (
     "met",
     "no_sources",
@@ -59,6 +61,27 @@ MET, NO_SOURCES, BUDGET_SPENT, TOO_LOW, OPEN = (
 
 class TargetError(LabError):
     """A target distribution that says nothing or contradicts itself; the message says where."""
+
+
+def proportions(weights: Sequence[float] | Floats, of: str) -> Floats:
+    """Weights, (n,), as shares that add up to 1.
+
+    Args:
+        weights: not negative, not all zero.
+        of: what a message says they are of.
+
+    Raises:
+        TargetError: the weights are negative, not finite or all zero.
+    """
+    given = np.asarray(weights, dtype=np.float64)
+    if not np.isfinite(given).all() or (given < 0).any() or not given.any():
+        raise TargetError(
+            f"the weights of {of} must be finite, not negative and not all zero: "
+            f"{', '.join(map(str, given[:SHOWN_WEIGHTS]))}"
+        )
+    # By the largest first: the sum of many weights may overflow where none of them does.
+    scaled = given / given.max()
+    return scaled / scaled.sum()
 
 
 def quotas(weights: Sequence[float] | Floats, total: int) -> Counts:
@@ -75,11 +98,7 @@ def quotas(weights: Sequence[float] | Floats, total: int) -> Counts:
     Raises:
         TargetError: the weights are negative, not finite or all zero.
     """
-    shares = np.asarray(weights, dtype=np.float64)
-    if not len(shares) or not np.isfinite(shares).all() or (shares < 0).any() or not shares.any():
-        raise TargetError("the weights of a target must be finite, not negative and not all zero")
-    # By the largest first: the sum of many weights may overflow where none of them does.
-    exact = (shares / shares.max()) / (shares / shares.max()).sum() * total
+    exact = proportions(weights, "a target") * total
     floors = np.floor(exact).astype(np.int64)
     missing = total - int(floors.sum())
     order = np.argsort(floors - exact, kind="stable")
@@ -98,13 +117,8 @@ def independent(marginals: Mapping[str, Mapping[str, float]]) -> dict[tuple[str,
     """
     shares = []
     for attribute, weights in marginals.items():
-        values = np.array(list(weights.values()), dtype=np.float64)
-        if not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
-            raise TargetError(
-                f"the weights of {attribute} must be finite, not negative and not all zero: "
-                f"{dict(weights)}"
-            )
-        shares.append(dict(zip(weights, (values / values.sum()).tolist(), strict=True)))
+        values = proportions(list(weights.values()), attribute)
+        shares.append(dict(zip(weights, values.tolist(), strict=True)))
     return {
         cell: float(np.prod([share[value] for share, value in zip(shares, cell, strict=True)]))
         for cell in itertools.product(*shares)

@@ -244,11 +244,11 @@ class Staged:
         return self._writers[table].rows
 
     def differs(self, bucket: Bucket, batch: str, table: str) -> bool:
-        """Whether the bucket holds other rows of this table; not so where it holds none."""
+        """Whether the bucket holds other rows of this table, or no such table."""
         import pyarrow.parquet as pq
 
         if not bucket.exists(batch_key(batch, table)):
-            return False
+            return True
         writer = self._writers[table]
         writer.close()
         old = writer.path.with_suffix(".old")

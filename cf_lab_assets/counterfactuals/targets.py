@@ -20,6 +20,7 @@ from cf_lab_assets.counterfactuals.sampling import (
     Sampler,
     TargetError,
     independent,
+    proportions,
     quotas,
     total_variation,
 )
@@ -63,9 +64,9 @@ class Target:
             values: of the attributes; of other columns those count that the world has.
 
         Raises:
-            TargetError: the target names a cell or a value that can't be.
+            TargetError: the target names a cell or a value that can't be, or there is no cell.
         """
-        seen = [cell.split(JOIN) for cell in world]
+        seen = [self._parts(cell) for cell in world]
         possible = {
             name: list(values.get(name) or sorted({cell[place] for cell in seen}))
             for place, name in enumerate(self.over)
@@ -77,11 +78,20 @@ class Target:
             "weights": lambda: self._by_weights(possible),
             "marginals": lambda: self._by_marginals(possible),
         }[self.kind]()
+        if not wanted and self.kind != "weights":
+            raise TargetError(
+                f"no source is in a cell of the target: each lacks a value of one of "
+                f"{', '.join(self.over)}; name in `over` what the sources have"
+            )
         return {cell: wanted.get(cell, 0.0) for cell in sorted({*wanted, *world})}
+
+    def _parts(self, cell: str) -> list[str]:
+        """The values of a cell; one value alone may hold what joins several."""
+        return cell.split(JOIN, len(self.over) - 1)
 
     def _by_weights(self, possible: Mapping[str, Sequence[str]]) -> dict[str, float]:
         for cell in self.weights:
-            parts = cell.split(JOIN)
+            parts = self._parts(cell)
             if len(parts) != len(self.over):
                 raise TargetError(
                     f"the cell {cell!r} of the target must name one value of each of "
@@ -172,8 +182,7 @@ class SamplingPlan:
             np.array([offered.get(cell, 0) for cell in cells], np.int64),
             target.budget,
         )
-        whole = sum(weights)
-        return cls(target, cells, [weight / whole for weight in weights], sampler)
+        return cls(target, cells, proportions(weights, "a target").tolist(), sampler)
 
     def believe(self, evidence: Mapping[tuple[str, str], tuple[int, int]]) -> None:
         """Take in what earlier batches drew and accepted, by attribute set and cell."""

@@ -96,7 +96,7 @@ def _metadata(bucket: "Bucket", manifest: "Manifest", missing: set[str]) -> dict
     return {
         "dagster/row_count": manifest.rows,
         "dagster/column_schema": _column_schema(),
-        "dagster/uri": bucket.url(batches.pairs_key(manifest.batch)),
+        "dagster/uri": bucket.url(batches.pairs_key(manifest)),
         "pictures": _sheet(bucket, [key for key in keys if key not in missing]),
         "kind": manifest.kind,
         "distinct_pictures": manifest.images,
@@ -105,7 +105,7 @@ def _metadata(bucket: "Bucket", manifest: "Manifest", missing: set[str]) -> dict
         "quarantined_by_reason": _table(
             ["reason", "rows"], [(r, n) for r, n in manifest.quarantined_by_reason.items()]
         ),
-        "quarantine": bucket.url(batches.quarantine_key(manifest.batch)),
+        "quarantine": bucket.url(batches.quarantine_key(manifest)),
         "stray_files": manifest.stray_files,
         "attribute_values": _table(
             ["attribute", "value", "pairs"],

@@ -49,9 +49,26 @@ def check_batch_name(name: str) -> str:
     )
 
 
-def pairs_key(batch: str) -> str:
-    """Where the table of a batch's pairs is."""
-    return f"sources/{batch}/pairs.parquet"
+def pairs_key(manifest: Manifest) -> str:
+    """Where the table of a batch's pairs is.
+
+    Tables are called by their hash, so that of two ingests of one name at once, the later can't
+    write over what the earlier has committed.
+    """
+    return f"sources/{manifest.batch}/pairs-{manifest.pairs_sha256[:16]}.parquet"
+
+
+def stored_pairs_key(bucket: Bucket, batch: str) -> str:
+    """Where the table of a stored batch's pairs is.
+
+    Raises:
+        DeliveryRefused: `not_delivered`; there is no such batch.
+        BatchBroken: Its manifest can't be read.
+    """
+    manifest = read_manifest(bucket, batch)
+    if manifest is None:
+        raise not_delivered(batch)
+    return pairs_key(manifest)
 
 
 def manifest_key(batch: str) -> str:
@@ -66,9 +83,9 @@ def image_key(sha256: str) -> str:
     return picture_key(sha256)
 
 
-def quarantine_key(batch: str) -> str:
-    """Where the rows are that were not taken."""
-    return f"quarantine/{batch}/rows.parquet"
+def quarantine_key(manifest: Manifest) -> str:
+    """Where the rows are that were not taken, by the hash of their table."""
+    return f"quarantine/{manifest.batch}/rows-{manifest.quarantine_sha256[:16]}.parquet"
 
 
 @dataclass(frozen=True)
@@ -98,7 +115,7 @@ def source_id(image_sha256: str | None, caption: str) -> str:
 
 
 def pairs_schema() -> pa.Schema:
-    """Columns of pairs.parquet; those of the picture are null where there is none."""
+    """Columns of the table of pairs; those of the picture are null where there is none."""
     import pyarrow as pa
 
     texts = pa.map_(pa.string(), pa.string())
@@ -120,7 +137,7 @@ def pairs_schema() -> pa.Schema:
 
 
 def quarantine_schema() -> pa.Schema:
-    """Columns of the quarantine's rows.parquet; `row` is null for stray files."""
+    """Columns of the quarantine's table; `row` is null for stray files."""
     import pyarrow as pa
 
     return pa.schema(
@@ -151,7 +168,8 @@ class Manifest:
         attribute_values: How many pairs have which value of which attribute.
         kind: Which kind of delivery it was.
         delivery: Fingerprint of the delivery's file names and sizes.
-        pairs_sha256: Hash of pairs.parquet.
+        pairs_sha256: Hash of the table of pairs.
+        quarantine_sha256: Hash of the table of rows that were not taken.
     """
 
     batch: str
@@ -164,6 +182,7 @@ class Manifest:
     kind: str
     delivery: str
     pairs_sha256: str
+    quarantine_sha256: str = ""
     quarantined_by_reason: dict[str, int] = field(default_factory=dict)
     attribute_values: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -243,14 +262,17 @@ def read_pairs(bucket: Bucket, batch: str) -> Iterator[SourcePair]:
 
 
 def read_quarantine(bucket: Bucket, batch: str) -> list[Rejected]:
-    """What was not taken of a batch; empty where there is no such table."""
+    """What was not taken of a batch; empty where there is no such batch or table."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from cf_lab_resources.bucket import BucketKeyError
 
+    manifest = read_manifest(bucket, batch)
+    if manifest is None:
+        return []
     try:
-        data = bucket.get_bytes(quarantine_key(check_batch_name(batch)))
+        data = bucket.get_bytes(quarantine_key(manifest))
     except BucketKeyError:
         return []
     rows = pq.read_table(pa.BufferReader(data)).to_pylist()
@@ -389,7 +411,7 @@ class TableWriter:
 def _pairs_bytes(bucket: Bucket, manifest: Manifest) -> bytes:
     from cf_lab_resources.bucket import BucketKeyError
 
-    key = pairs_key(manifest.batch)
+    key = pairs_key(manifest)
     try:
         data = bucket.get_bytes(key)
     except BucketKeyError as error:

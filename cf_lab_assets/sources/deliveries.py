@@ -27,7 +27,13 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Delivery(Protocol):
-    """Where the files of a batch come from."""
+    """Where the files of a batch come from.
+
+    Attributes:
+        links: Symbolic links that `files` has passed over when it was last called.
+    """
+
+    links: int
 
     @property
     def where(self) -> str:
@@ -53,6 +59,12 @@ class Delivery(Protocol):
             ImageRefused, RowRefused: It can't be had.
         """
         ...
+
+
+def passed_over(links: int) -> str:
+    """What to say of symbolic links in a delivery."""
+    some = "symbolic link, which is" if links == 1 else "symbolic links, which are"
+    return f"{links} {some} not followed (`cp -rL` copies what links point to)"
 
 
 def safe_name(file_name: str) -> str:
@@ -83,8 +95,11 @@ def safe_name(file_name: str) -> str:
 class FolderDelivery:
     """A folder on disk; symbolic links in it are not followed."""
 
+    _no_links = os.O_NOFOLLOW
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.links = 0
 
     @property
     def where(self) -> str:
@@ -99,6 +114,7 @@ class FolderDelivery:
         """
         if not self._folder.is_dir():
             raise DeliveryRefused("missing_folder", f"{self._folder} is not a folder")
+        self.links = 0
         folders = [""]  # no recursion: whoever delivers decides how deep folders go
         while folders:
             below = folders.pop()
@@ -108,6 +124,8 @@ class FolderDelivery:
                 elif entry.is_file(follow_symlinks=False):
                     with contextlib.suppress(FileNotFoundError):  # removed since it was listed
                         yield below + entry.name, entry.stat(follow_symlinks=False).st_size
+                elif entry.is_symlink():
+                    self.links += 1
 
     def _entries(self, below: str) -> list[os.DirEntry[str]]:
         try:
@@ -125,7 +143,7 @@ class FolderDelivery:
     def open(self, name: str) -> Iterator[BinaryIO]:
         """The file itself, where no link has taken its place."""
         try:
-            descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC | self._no_links)
         except OSError as error:
             raise DeliveryRefused(
                 "unreadable_metadata", f"{name} can't be read: {error.strerror}"
@@ -149,7 +167,9 @@ class FolderDelivery:
 
 
 class FileDelivery(FolderDelivery):
-    """A single file on disk."""
+    """A single file on disk; a link that somebody has named as the delivery is followed."""
+
+    _no_links = 0
 
     def __init__(self, path: Path) -> None:
         super().__init__(path.parent)
@@ -171,6 +191,7 @@ class BucketDelivery:
     def __init__(self, bucket: Bucket, prefix: str) -> None:
         self._bucket = bucket
         self._prefix = prefix.strip("/")
+        self.links = 0
         self._sizes: dict[str, int] | None = None
 
     @property

@@ -42,12 +42,14 @@ class IngestResult:
         quarantine_url: Where the rejected rows are.
         stray_files: The first pictures of the delivery that no row names; all of them are in
             quarantine, their number in the manifest.
+        links: Symbolic links in the delivery, which were passed over.
     """
 
     status: Status
     manifest: Manifest
     quarantine_url: str
     stray_files: tuple[str, ...] = ()
+    links: int = 0
 
     @property
     def batch(self) -> str:
@@ -93,6 +95,8 @@ class IngestResult:
                 f"{self.manifest.near_duplicates} pairs whose picture looks like an earlier one "
                 "(near_duplicate_of)"
             )
+        if self.links:
+            lines.append(deliveries.passed_over(self.links))
         if self.quarantined or self.manifest.stray_files:
             lines.append(f"see {self.quarantine_url}")
         return "\n".join(lines)
@@ -127,9 +131,8 @@ def ingest(
         BucketError: The store failed; running it again goes on where it stopped.
     """
     path = Path(path)
-    name = path.resolve().name
     if batch is None:
-        batch = name.partition(".")[0] if path.is_file() else name
+        batch = path.name.partition(".")[0] if path.is_file() else path.resolve().name
     rules = Rules(known_attributes, max_tokens, count_tokens, limits)
     return take(deliveries.on_disk(path), batch, bucket, rules, progress)
 
@@ -171,7 +174,7 @@ def take(
         manifest = intake.run(bucket if stored is None else None, progress)
         if not manifest.rows:
             if stored is None:
-                bucket.put_file(batches.quarantine_key(batch), intake.quarantine_path)
+                bucket.put_file(batches.quarantine_key(manifest), intake.quarantine_path)
             raise _nothing_accepted(bucket, delivery, intake, manifest, kept=stored is None)
         if stored is None:
             return _commit(bucket, manifest, intake, "stored")
@@ -191,7 +194,7 @@ def _nothing_accepted(
     if first is None:
         files = ", ".join(intake.found.files[:3])
         return DeliveryRefused("nothing_accepted", f"{files} of {delivery.where} has no rows")
-    see = f"; see {bucket.url(batches.quarantine_key(manifest.batch))}" if kept else ""
+    see = f"; see {bucket.url(batches.quarantine_key(manifest))}" if kept else ""
     return DeliveryRefused(
         "nothing_accepted",
         f"none of the {manifest.quarantined} rows of {delivery.where} can be taken, so that there "
@@ -201,14 +204,13 @@ def _nothing_accepted(
 
 
 def _commit(bucket: Bucket, manifest: Manifest, intake: Intake, status: Status) -> IngestResult:
-    bucket.put_file(batches.quarantine_key(manifest.batch), intake.quarantine_path)
-    bucket.put_file(batches.pairs_key(manifest.batch), intake.pairs_path)
+    bucket.put_file(batches.quarantine_key(manifest), intake.quarantine_path)
+    bucket.put_file(batches.pairs_key(manifest), intake.pairs_path)
     key = batches.manifest_key(manifest.batch)
     if status == "repaired":
         bucket.put_bytes(key, manifest.to_json())
     elif not bucket.create(key, manifest.to_json()):
-        # Another ingest of the same name came first. Its table differs if its content does, and
-        # then the hash in its manifest says so to whoever reads the batch.
+        # Another ingest of the same name came first; what it stored is called by other hashes.
         first = batches.read_manifest(bucket, manifest.batch)
         if first is None or first.content_hash != manifest.content_hash:
             raise _exists(manifest.batch, first, manifest)
@@ -217,8 +219,8 @@ def _commit(bucket: Bucket, manifest: Manifest, intake: Intake, status: Status) 
 
 
 def _result(status: Status, bucket: Bucket, manifest: Manifest, intake: Intake) -> IngestResult:
-    url = bucket.url(batches.quarantine_key(manifest.batch))
-    return IngestResult(status, manifest, url, tuple(intake.first_strays))
+    url = bucket.url(batches.quarantine_key(manifest))
+    return IngestResult(status, manifest, url, tuple(intake.first_strays), intake.links)
 
 
 def _exists(batch: str, stored: Manifest | None, offered: Manifest) -> BatchExists:

@@ -90,6 +90,11 @@ class Intake:
         self._rules = rules
         self._scratch = scratch
 
+    @property
+    def links(self) -> int:
+        """Symbolic links in the delivery, which are passed over."""
+        return self._delivery.links
+
     def run(
         self,
         bucket: Bucket | None,
@@ -120,8 +125,6 @@ class Intake:
             content = batches.content_hash(self._ledger.row_hashes())
             images = self._ledger.pictures()
         tally = self._tally
-        with self.pairs_path.open("rb") as pairs:
-            pairs_sha256 = hashlib.file_digest(pairs, "sha256").hexdigest()
         return Manifest(
             batch=self._batch,
             content_hash=content,
@@ -134,7 +137,8 @@ class Intake:
             attribute_values={n: dict(sorted(c.items())) for n, c in sorted(tally.values.items())},
             kind=self.found.kind.name,
             delivery=delivery,
-            pairs_sha256=pairs_sha256,
+            pairs_sha256=_file_sha256(self.pairs_path),
+            quarantine_sha256=_file_sha256(self.quarantine_path),
         )
 
     def _read(self, bucket: Bucket | None, overwrite: bool, progress: Progress | None) -> None:
@@ -303,6 +307,11 @@ class Intake:
             return self._ledger.is_named(name)
         except UnicodeEncodeError:  # a name of bytes that are not UTF-8, which no row can have
             return False
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _chunks(rows: Iterable[Row | Rejected]) -> Iterator[list[Row | Rejected]]:

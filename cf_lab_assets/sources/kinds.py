@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cf_lab_assets.sources import captionsets, imagefolder, shards, tables
 from cf_lab_assets.sources.captions import printable
+from cf_lab_assets.sources.deliveries import passed_over
 from cf_lab_assets.sources.refusals import DeliveryRefused
 from cf_lab_assets.sources.rows import Kind
 
@@ -43,11 +44,13 @@ def find(delivery: Delivery) -> Found:
     kinds = "; ".join(f"{kind.name}: {kind.form}" for kind in KINDS)
     first = ", ".join(printable(name, 80) or "" for name in sorted(names)[:NAMED_FILES])
     more = f" and {len(names) - NAMED_FILES} more" if len(names) > NAMED_FILES else ""
+    if delivery.links:
+        more += f" and {passed_over(delivery.links)}"
     deeper = [name for name in names if name.endswith(imagefolder.METADATA_FILES)]
     hint = f" (there is a {deeper[0]}; deliver that folder)" if deeper else ""
     raise DeliveryRefused(
         "unknown_kind",
-        f"{delivery.where} has {f'{first}{more}' if names else 'no files'}{hint}, which is none of "
+        f"{delivery.where} has {first or 'no files'}{more}{hint}, which is none of "
         f"the kinds that are taken. {kinds}",
     )
 

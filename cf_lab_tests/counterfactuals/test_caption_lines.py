@@ -1,8 +1,14 @@
+import io
 import json
 
 import pytest
 
-from cf_lab_assets.counterfactuals.caption_lines import rewrite_lines, targets
+from cf_lab_assets.counterfactuals.caption_lines import (
+    MOST_BYTES,
+    read_lines,
+    rewrite_lines,
+    targets,
+)
 from cf_lab_assets.counterfactuals.rewrite import Rewriter
 from cf_lab_assets.counterfactuals.taxonomy import TaxonomyError, load_taxonomy
 
@@ -64,8 +70,30 @@ def test_a_line_without_a_caption_is_refused_and_the_next_one_read(line):
     assert good["counterfactual"] == "a woman"
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_caption():
+    file = io.BytesIO(b'\xef\xbb\xbf{"caption": "a man"}\na man')
+    lines = read_lines(file)
+    assert [one["caption"] for one in rewritten(lines, ["gender"], ["woman"])] == ["a man"] * 2
+
+
+def test_a_line_that_never_ends_is_not_held():
+    asked = set()
+
+    class Watched(io.BytesIO):
+        def readline(self, size=-1):
+            asked.add(size)
+            return super().readline(size)
+
+    file = Watched(b"x" * 5 * MOST_BYTES + b"\n" + b"y" * (MOST_BYTES - 1) + b"\na man")
+    lengths = [len(line) for line in read_lines(file)]
+    assert lengths == [MOST_BYTES + 1, MOST_BYTES, 5]
+    assert asked == {MOST_BYTES + 1}
+
+
 def test_values_that_no_attribute_has_are_refused():
     with pytest.raises(TaxonomyError, match="'purple' is no value of gender"):
         targets(TAXONOMY, ["gender"], ["purple"])
     with pytest.raises(TaxonomyError, match="not in the taxonomy"):
         targets(TAXONOMY, ["colour"], [])
+    with pytest.raises(TaxonomyError, match=r"no attribute is named; use .*gender"):
+        targets(TAXONOMY, [], [])

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from cf_lab_assets.counterfactuals.attribute_sets import AttributeSet, AttributeUnknown, value_of
 from cf_lab_assets.counterfactuals.plan import PLACEBO, Planner
-from cf_lab_assets.counterfactuals.rewrite import Rewriter
+from cf_lab_assets.counterfactuals.rewrite import CannotRewrite, Rewriter
 from cf_lab_assets.counterfactuals.taxonomy import default_taxonomy
 from cf_lab_assets.starter import world
 from cf_lab_resources.catalog.ids import is_record_id
@@ -124,6 +124,30 @@ def test_a_set_that_cannot_be_made_is_refused_with_a_reason(row, reason):
 def test_what_the_editor_cannot_draw_is_refused_by_name(text):
     with pytest.raises(AttributeUnknown, match=repr(text.split("+")[-1]) + "|twice"):
         AttributeSet.parse(text, world.ATTRIBUTES)
+
+
+def test_a_value_that_can_not_be_said_does_not_refuse_the_others():
+    row = source("A portrait of a girl", gender="woman", age="young", skin_tone="dark")
+    planned = plan_one(row, *world.ATTRIBUTES)
+    assert [(refusal.attribute, refusal.detail) for refusal in planned.refusals] == [
+        ("age", refusal_of(row["caption"], age="young"))
+    ]
+    assert names(planned) == ["placebo", "gender-man", "skin_tone-light", "skin_tone-medium"]
+    assert {edit.base_caption for edit in planned.edits} == {"A portrait of a dark-skinned girl"}
+
+
+def refusal_of(caption, **values):
+    with pytest.raises(CannotRewrite) as refused:
+        Rewriter(default_taxonomy()).rewrite(caption, values)
+    return str(refused.value)
+
+
+def test_a_value_that_makes_a_cell_ambiguous_refuses_the_source():
+    row = source("a portrait of a woman", extra={"occupation": "R+D engineer"})
+    planned = plan_one(row, "gender", over=("occupation", "gender"))
+    assert (planned.cell, planned.edits) == (None, [])
+    assert [refusal.reason for refusal in planned.refusals] == ["cell_ambiguous"]
+    assert plan_one(row, "gender", over=("occupation",)).cell == "R+D engineer"
 
 
 def test_nothing_to_vary_is_refused():

@@ -12,8 +12,9 @@ from cf_lab_assets.counterfactuals import dataset, drawing, generation, planning
 from cf_lab_assets.counterfactuals.plan import Planner
 from cf_lab_assets.counterfactuals.rewrite import Rewriter
 from cf_lab_assets.counterfactuals.targets import Target, read_sampling
-from cf_lab_assets.sources.batches import pairs_key, pairs_schema
+from cf_lab_assets.sources.batches import Manifest, manifest_key, pairs_key, pairs_schema
 from cf_lab_assets.starter import world
+from cf_lab_resources.bucket import Bucket
 from cf_lab_resources.engine.editors import EditorSettings
 
 SOURCES = 400
@@ -78,7 +79,9 @@ def store_batch(bucket, batch, rows):
     buffer = io.BytesIO()
     columns = [field for field in pairs_schema() if field.name in rows[0]]
     pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(columns)), buffer)
-    bucket.put_bytes(pairs_key(batch), buffer.getvalue())
+    manifest = Manifest(batch, "h", len(rows), len(rows), 0, 0, 0, "k", "d", "p")
+    bucket.put_bytes(pairs_key(manifest), buffer.getvalue())
+    bucket.put_bytes(manifest_key(batch), manifest.to_json())
 
 
 @pytest.fixture
@@ -186,6 +189,56 @@ def test_planning_again_keeps_what_was_accepted_and_another_target_does_not(
     assert fake.drawn == []
     plan(bucket, batch, rewriter, target=Target(("gender",), "uniform", total=10))
     assert not bucket.exists(tables.batch_key(batch, "accepted_sets"))
+
+
+def test_a_plan_of_which_the_refusals_alone_have_changed_is_another(bucket, rewriter, fake):
+    rows = [source(n, p, "small") for n, p in enumerate(world.sample(8, seed=2))]
+    plans = []
+    for caption in ("a portrait of a doctor", "a photo of a doctor"):
+        rows[-1] |= {"caption": caption, "attributes": {}}
+        store_batch(bucket, "small", rows)
+        plan(bucket, "small", rewriter, target=None, attributes=("gender",))
+        assert not bucket.exists(tables.batch_key("small", "accepted_sets"))
+        plans.append(tables.read_rows(bucket, "small", "edit_plan"))
+        (refused,) = (r for r in draw(bucket, "small")["rejected_sets"] if r["stage"] == "plan")
+        assert caption in refused["reasons"][0]
+    assert plans[0] == plans[1]
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_planning_that_is_killed_leaves_no_parts_of_two_plans(
+    bucket, rewriter, fake, monkeypatch, writes
+):
+    rows = [source(n, p, "small") for n, p in enumerate(world.sample(24, seed=2))]
+    store_batch(bucket, "small", rows)
+    plan(bucket, "small", rewriter)
+    draw(bucket, "small")
+    other = Target(("occupation",), "uniform", total=20)
+    left = writes
+
+    def killing(write):
+        def call(*arguments):
+            nonlocal left
+            if not left:
+                raise Killed
+            left -= 1
+            return write(*arguments)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("put_bytes", "put_file"):
+            patched.setattr(Bucket, name, killing(getattr(Bucket, name)))
+        with pytest.raises(Killed):
+            plan(bucket, "small", rewriter, target=other)
+    assert not bucket.exists(tables.batch_key("small", "edit_plan"))
+    assert not bucket.exists(tables.batch_key("small", "accepted_sets"))
+    plan(bucket, "small", rewriter, target=other)
+    assert {row["cell"] for row in draw(bucket, "small")["quotas"]} == set(
+        read_sampling(bucket, "small").target.shares(
+            Counter(row["extra"]["occupation"] for row in rows), {}
+        )
+    )
 
 
 def test_a_plan_that_grows_redoes_no_chunk(bucket, rewriter, fake):

@@ -22,6 +22,16 @@ def test_the_cells_of_a_column_are_those_that_the_sources_have():
     assert shares == {"judge": 1.0, "nurse": 1.0}
 
 
+@pytest.mark.parametrize("kind", ["uniform", "weights", "marginals"])
+def test_a_value_of_a_column_may_hold_what_joins_the_values_of_a_cell(kind):
+    given = {
+        "weights": {"weights": {"R+D engineer": 1.0}},
+        "marginals": {"marginals": {"occupation": {"R+D engineer": 1.0}}},
+    }.get(kind, {})
+    shares = target(kind, ("occupation",), **given).shares({"R+D engineer": 4}, ATTRIBUTES)
+    assert shares == {"R+D engineer": 1.0}
+
+
 def test_as_the_world_means_the_proportions_of_the_sources():
     assert target("as_the_world").shares(WORLD, ATTRIBUTES) == {"man+young": 2, "woman+old": 6}
 
@@ -60,6 +70,22 @@ def test_marginals_make_cells_in_the_order_of_the_target():
 def test_a_target_that_cannot_be_is_refused_by_name(made, said):
     with pytest.raises(TargetError, match=said):
         made.shares(WORLD, ATTRIBUTES)
+
+
+@pytest.mark.parametrize("kind", ["as_the_world", "uniform"])
+def test_a_target_of_which_no_source_has_a_cell_says_so(kind):
+    with pytest.raises(TargetError, match=r"no source .* one of gender, occupation; name"):
+        target(kind, ("gender", "occupation")).shares({}, ATTRIBUTES)
+
+
+def test_weights_may_be_as_large_as_a_number_can_be():
+    huge = {"woman+old": 1.5e308, "man+young": 1.5e308}
+    wanted = target("weights", weights=huge)
+    plan = SamplingPlan.make(wanted, ["gender"], wanted.shares(WORLD, ATTRIBUTES), {})
+    assert plan.shares == [0.5, 0.5]
+    marginals = {"gender": {"woman": 1.5e308, "man": 1.5e308}}
+    made = target("marginals", ("gender",), marginals=marginals).shares({}, ATTRIBUTES)
+    assert made == {"man": 0.5, "woman": 0.5}
 
 
 @pytest.mark.parametrize(

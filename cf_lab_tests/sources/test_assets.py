@@ -76,7 +76,7 @@ def test_a_stored_batch_is_checked_and_shown(
     assert found["content_hash"] == stored.content_hash
     assert found["quarantined"] == 0
     assert found["stray_files"] == 0
-    assert str(found["dagster/uri"]).endswith("sources/spring/pairs.parquet")
+    assert str(found["dagster/uri"]).endswith(batches.pairs_key(stored.manifest))
     columns = [column.name for column in found["dagster/column_schema"].columns]
     assert columns == batches.pairs_schema().names
     assert found["pictures"].startswith("![")
@@ -218,8 +218,8 @@ def test_a_name_that_no_batch_can_have_fails(bucket: Bucket, instance: dg.Dagste
 def test_a_batch_whose_table_is_gone_fails(
     folder: Path, bucket: Bucket, instance: dg.DagsterInstance
 ) -> None:
-    ingest(folder, None, bucket, STARTER_VALUES)
-    bucket.delete([batches.pairs_key("spring")])
+    stored = ingest(folder, None, bucket, STARTER_VALUES)
+    bucket.delete([batches.pairs_key(stored.manifest)])
     reason, said = failure_of(materialise(bucket, instance))
     assert reason == "batch_broken"
     assert "ingest the same delivery again" in said

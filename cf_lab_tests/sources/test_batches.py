@@ -65,7 +65,7 @@ def test_names_are_checked_before_they_become_keys(bucket: Bucket) -> None:
 
 
 def test_a_table_that_is_missing_or_another_one(bucket: Bucket, manifest: Manifest) -> None:
-    key = batches.pairs_key("spring")
+    key = batches.pairs_key(manifest)
     bucket.put_bytes(key, b"another table")
     with pytest.raises(BatchBroken, match="not the table"):
         list(read_pairs(bucket, "spring"))

@@ -7,17 +7,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from cf_lab_assets.sources import batches
 from cf_lab_assets.sources.batches import read_manifest, read_pairs, read_quarantine, stored_batches
 from cf_lab_assets.sources.ingest import IngestResult, ingest, ingest_from_bucket
-from cf_lab_assets.sources.refusals import BatchBroken, BatchExists, DeliveryRefused, Rejected
+from cf_lab_assets.sources.refusals import BatchExists, DeliveryRefused, Rejected
 from cf_lab_resources.bucket import Bucket, BucketError, open_bucket
 from cf_lab_resources.images import Limits
 from cf_lab_tests.resources.test_images import bomb_png, encoded, noise
@@ -420,7 +420,33 @@ def test_two_metadata_files(folder: Path, bucket: Bucket) -> None:
 def test_metadata_behind_a_link(folder: Path, bucket: Bucket) -> None:
     (folder / "metadata.csv").rename(folder.parent / "elsewhere.csv")
     (folder / "metadata.csv").symlink_to(folder.parent / "elsewhere.csv")
-    assert refused(folder, bucket).reason == "unknown_kind"
+    error = refused(folder, bucket)
+    assert error.reason == "unknown_kind"
+    assert "and 1 symbolic link, which is not followed (`cp -rL`" in str(error)
+
+
+def test_a_folder_of_links_alone_says_so(folder: Path, bucket: Bucket, tmp_path: Path) -> None:
+    cached = tmp_path / "cached"
+    cached.mkdir()
+    for path in folder.iterdir():
+        (cached / path.name).symlink_to(path)
+    error = refused(cached, bucket)
+    assert "has no files and 2 symbolic links, which are not followed (`cp -rL`" in str(error)
+
+
+def test_links_that_were_passed_over_are_counted(folder: Path, bucket: Bucket) -> None:
+    (folder / "images" / "link.png").symlink_to(folder / "images" / "0.png")
+    result = take(folder, bucket)
+    assert result.links == 1
+    assert "1 symbolic link, which is not followed" in result.summary()
+
+
+def test_a_link_that_is_named_as_the_delivery_is_followed(bucket: Bucket, tmp_path: Path) -> None:
+    blob = tmp_path / "0123abcd"
+    blob.write_text('{"caption": "a person"}\n')
+    (tmp_path / "spring.jsonl").symlink_to(blob)
+    result = take(tmp_path / "spring.jsonl", bucket)
+    assert (result.batch, result.rows) == ("spring", 1)
 
 
 def test_a_missing_column(folder: Path, bucket: Bucket) -> None:
@@ -443,7 +469,10 @@ def test_a_batch_of_which_nothing_is_good_is_not_stored(folder: Path, bucket: Bu
     assert error.reason == "nothing_accepted"
     assert "none of the 3 rows" in str(error)
     assert "2 empty_caption, 1 missing_file" in str(error)
-    assert [row.reason for row in read_quarantine(bucket, "spring") if row.row] == [
+    (table,) = (key for key in contents(bucket) if key.startswith("quarantine/spring/"))
+    assert bucket.url(table) in str(error)
+    rejected = pq.read_table(io.BytesIO(bucket.get_bytes(table))).to_pylist()
+    assert [row["reason"] for row in rejected if row["row"]] == [
         "empty_caption",
         "empty_caption",
         "missing_file",
@@ -542,36 +571,38 @@ def test_a_bad_delivery_under_the_name_of_a_good_batch_leaves_it_alone(
 
 @pytest.mark.parametrize("loss", ["picture", "damage", "table"])
 def test_the_same_delivery_repairs_what_was_lost(folder: Path, bucket: Bucket, loss: str) -> None:
-    take(folder, bucket)
+    manifest = take(folder, bucket).manifest
     before = contents(bucket)
     picture = next(read_pairs(bucket, "spring")).image_key
     if loss == "damage":
         bucket.put_bytes(picture, b"x" * len(before[picture]))
     else:
-        bucket.delete([picture if loss == "picture" else batches.pairs_key("spring")])
+        bucket.delete([picture if loss == "picture" else batches.pairs_key(manifest)])
     result = take(folder, bucket)
     assert result.status == "repaired"
     assert "lost" in result.summary()
     assert contents(bucket) == before
 
 
-def test_two_ingests_at_once_of_other_content_do_not_mix_silently(
-    folder: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+def test_of_two_ingests_of_one_name_at_once_the_first_stays_whole(
+    folder: Path, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = take(folder, bucket, "other").manifest
-    create = Bucket.create
+    faster = make_delivery(tmp_path / "faster", 4)
+    (faster / "images" / "3.png").write_bytes(b"")
+    put_file = Bucket.put_file
 
-    def late(self: Bucket, key: str, data: bytes) -> bool:
-        if key == batches.manifest_key("spring"):  # somebody else was faster
-            other = replace(first, batch="spring", content_hash="0" * 64, pairs_sha256="0" * 64)
-            create(self, key, other.to_json())
-        return create(self, key, data)
+    def late(self: Bucket, key: str, path: Path) -> None:
+        monkeypatch.setattr(Bucket, "put_file", put_file)
+        write_csv(faster, [*good_rows(2), *good_rows(4)[3:]])
+        take(faster, bucket, "spring")
+        put_file(self, key, path)
 
-    monkeypatch.setattr(Bucket, "create", late)
+    monkeypatch.setattr(Bucket, "put_file", late)
     with pytest.raises(BatchExists):
         take(folder, bucket)
-    with pytest.raises(BatchBroken):
-        list(read_pairs(bucket, "spring"))
+    assert len(list(read_pairs(bucket, "spring"))) == 2
+    assert [row.reason for row in read_quarantine(bucket, "spring") if row.row] == ["empty_file"]
+    assert take(faster, bucket, "spring").status == "unchanged"
 
 
 # Failures of the machine.

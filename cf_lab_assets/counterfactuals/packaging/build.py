@@ -2,14 +2,17 @@
 
 Signatures are new each time, so a package is told apart by what goes into it: the dataset's
 content hash, the package's format, licence, publisher and signing certificate. One that is there
-is not made again. A run that was killed goes on after the last whole shard.
+is not made again. A run that was killed goes on after the last whole shard. A finished package that
+has lost something since is left as it is, as a release may name its manifest's hash: another one is
+made beside it, at `<identity>-2/`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -74,17 +77,29 @@ def build_package(
         PictureDamaged: A picture is missing, or is not the one that the dataset names.
         SigningError: The key signs nothing that verifies.
     """
-    prefix = package_prefix(dataset_hash, publication)
-    found = read_package(bucket, prefix)
-    if found is None or not _is_whole(bucket, found):
+    prefix, found = _find(bucket, package_prefix(dataset_hash, publication))
+    if found is None:
         found = _Build(bucket, dataset_hash, publication, prefix).run(report, shard_bytes)
     bucket.put_bytes(latest_key(dataset_hash), json.dumps({"prefix": prefix}).encode())
     return found
 
 
-def _is_whole(bucket: Bucket, package: Package) -> bool:
+def _find(bucket: Bucket, first: str) -> tuple[str, Package | None]:
+    """The package that is whole, else where it is to be made or finished."""
+    for number in itertools.count(1):
+        prefix = first if number == 1 else f"{first}-{number}"
+        there = {info.key: info.size for info in bucket.list(prefix)}
+        found = read_package(bucket, prefix)
+        if found and _is_whole(found, there):
+            return prefix, found
+        unfinished = any(key.startswith(f"{prefix}/parts/") for key in there)
+        if not there or (unfinished and f"{prefix}/{MANIFEST}" not in there):
+            return prefix, None
+    raise AssertionError("there is always a next prefix")
+
+
+def _is_whole(package: Package, there: Mapping[str, int]) -> bool:
     """Whether each file of the manifest is there in its size; verifying looks inside."""
-    there = {info.key: info.size for info in bucket.list(package.prefix)}
     return all(
         there.get(f"{package.prefix}/{file['path']}") == file["bytes"]
         for file in package.manifest["files"]

@@ -1,7 +1,8 @@
 """The dataset card and the datasheet: templates, filled with facts.
 
 Every value is escaped unless it was marked as safe, since captions, values and names come from
-outside: none of them may become markup, a link, or another line of the header.
+outside: none of them may become markup, a link that reads otherwise than it leads, or another line
+of the header. An address written out stays as it reads, and GitHub makes a link of it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.counterfactuals.packaging import responsible
-from cf_lab_assets.counterfactuals.packaging.manifest import File
+from cf_lab_assets.counterfactuals.packaging.manifest import FORMAT, File
 from cf_lab_assets.counterfactuals.packaging.shards import SPLIT
 
 if TYPE_CHECKING:
@@ -28,10 +28,6 @@ CROISSANT = "http://mlcommons.org/croissant/1.1"
 RAI = "http://mlcommons.org/croissant/RAI/1.0"
 PROV = "http://www.w3.org/ns/prov#"
 PARQUET, TAR, LINES = "application/x-parquet", "application/x-tar", "application/jsonlines"
-
-# The major number is the package's format, which changes when readers must; what the dataset
-# holds is told apart by its content hash, as build metadata of semantic versioning.
-MAJOR = 1
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,9 @@ def document(
             "once for each prompted value of an attribute, in picture and caption, to audit "
             "vision-language models with."
         ),
-        version=f"{MAJOR}.0.0+{facts.content_hash[:12]}",
+        # The major number changes when readers must; what the dataset holds is told apart by its
+        # content hash, as build metadata of semantic versioning.
+        version=f"{FORMAT}.0.0+{facts.content_hash[:12]}",
         license=[publication.license or "unknown: not stated by the publisher"],
         date_published=made_on,
         cite_as=_citation(name, facts, publisher, made_on),

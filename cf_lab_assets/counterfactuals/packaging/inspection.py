@@ -36,8 +36,16 @@ def verify_folder(folder: Path, anchors: Sequence[str] | None = None) -> Verific
             manifest = parse_manifest((folder / MANIFEST).read_bytes())
         except ValueError as error:
             raise NothingToVerify(f"{folder / MANIFEST}: {error}; export it again") from error
-        return verify_package(lambda path: (folder / path).read_bytes(), manifest, anchors)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MEDIA_TYPES)
+        found = verify_package(lambda path: (folder / path).read_bytes(), manifest, anchors)
+        listed = {MANIFEST, *(file["path"] for file in manifest["files"])}
+        found.files += [
+            f"{path} is not in the manifest; remove it, or export the package again"
+            for path in sorted(_visible_files(folder) - listed)
+        ]
+        return found
+    paths = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in MEDIA_TYPES and path.is_file()
+    )
     if not paths:
         raise NothingToVerify(
             f"{folder} holds neither a package nor a picture; write one with `cf-lab export`"
@@ -51,9 +59,19 @@ def verify_folder(folder: Path, anchors: Sequence[str] | None = None) -> Verific
     return found
 
 
+def _visible_files(folder: Path) -> set[str]:
+    """Paths of files and links, but for hidden ones, such as git's: no pattern loads those."""
+    paths = (
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    )
+    return {p.as_posix() for p in paths if not any(part.startswith(".") for part in p.parts)}
+
+
 def table(found: Verification) -> str:
     """Pictures by file and state, and who signed them, for people."""
-    states = ("trusted", "untrusted", "broken", "missing")
+    states = ("trusted" if found.trusting else "intact", "untrusted", "broken", "missing")
     width = max([len(file) for file in found.states] + [len("total")])
     lines = ["  ".join([f"{'':<{width}}", "pictures", *(f"{state:>9}" for state in states)])]
     total: Counter[str] = Counter()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 from cf_lab_assets.counterfactuals.packaging import provenance
 from cf_lab_assets.counterfactuals.packaging.manifest import CERTIFICATES
 from cf_lab_assets.counterfactuals.packaging.rows import IMAGE, SIGNED_SHA256, SOURCE_IMAGE
-from cf_lab_assets.counterfactuals.packaging.shards import GROUP_ROWS, sample_key
+from cf_lab_assets.counterfactuals.packaging.shards import GROUP_ROWS, SPLIT, Shard, sample_key
 from cf_lab_resources.credentials.pictures import Verdict, Verifier, without_credentials
 
 if TYPE_CHECKING:
     from cryptography import x509
+
+_SHARD = re.compile(rf"data/{SPLIT}-(?P<index>[0-9]+)-of-(?P<count>[0-9]+)\.parquet")
 
 Read = Callable[[str], bytes]
 
@@ -37,12 +40,15 @@ class Verification:
         pictures: faults by picture.
         files: faults of files, and of the package as a whole.
         signers: who signed, as the certificates say.
+        trusting: whether somebody has said whom to trust. Where nobody has, a picture that chains
+            to the package's own root counts as intact: anyone can make such a root.
     """
 
     states: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     pictures: dict[str, list[str]] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     signers: set[str] = field(default_factory=set)
+    trusting: bool = True
 
     @property
     def count(self) -> int:
@@ -57,8 +63,10 @@ class Verification:
 
     def add(self, file: str, name: str, verdict: Verdict, faults: Sequence[str]) -> None:
         """Count one picture."""
-        broken = bool(faults) and verdict.intact
-        self.states[file]["broken" if broken else verdict.state] += 1
+        state: str = "broken" if faults and verdict.intact else verdict.state
+        if state == "trusted" and not self.trusting:
+            state = "intact"
+        self.states[file][state] += 1
         if verdict.signer:
             self.signers.add(verdict.signer)
         if faults:
@@ -77,10 +85,12 @@ def verify_package(
         anchors: PEM certificates to trust; the package's own root where None, which shows that
             the package is in one piece and not who made it.
     """
-    found = Verification()
+    found = Verification(trusting=anchors is not None)
     listed = {file["path"]: file["sha256"] for file in manifest["files"]}
+    unread = set(listed)
 
     def checked(path: str) -> bytes | None:
+        unread.discard(path)
         try:
             data = read(path)
         except (LookupError, OSError) as error:
@@ -94,12 +104,16 @@ def verify_package(
     verifier = Verifier(own if anchors is None else anchors)
     rows = 0
     for path in sorted(listed):
-        if path.startswith("data/"):
-            others = _others(path, listed, checked)
+        if name := _SHARD.fullmatch(path):
+            shard = Shard(int(name["index"]), int(name["count"]), 0, 0)
+            tar, sidecar = checked(shard.tar) or b"", checked(shard.sidecar) or b""
+            others = dict(_tar_hashes(tar)), dict(_sidecar_hashes(sidecar))
             judge = _Judge(path, verifier, certificate, *others, found)
             rows += judge.shard(checked(path))
-        elif not path.startswith(("shards/", "provenance/")) and path != CERTIFICATES:
-            checked(path)
+        elif path.startswith("data/"):
+            found.files.append(f"{path} is not called like a shard, so its pictures are not read")
+    for path in sorted(unread):
+        checked(path)
     if rows != manifest["pairs"]:
         found.files.append(f"{rows} rows, and {manifest['pairs']} pairs in the manifest")
     return found
@@ -124,18 +138,8 @@ def _certificate(
     return leaf, [chain_anchor((data or b"").decode())]
 
 
-def _others(
-    path: str, listed: Mapping[str, str], checked: Callable[[str], bytes | None]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Hashes of signed pictures by sample key in the tar, and by pair in the sidecar."""
-    number = int(path.split("-")[1])
-    tar_path = next((p for p in listed if p.endswith(f"-{number:06d}.tar")), "")
-    sidecar_path = path.replace("data/", "provenance/").replace(".parquet", ".jsonl")
-    tar, sidecar = checked(tar_path), checked(sidecar_path)
-    return dict(_tar_hashes(tar or b"")), dict(_sidecar_hashes(sidecar or b""))
-
-
 def _tar_hashes(data: bytes) -> Iterator[tuple[str, str]]:
+    """Sample keys and hashes of signed pictures in a WebDataset shard."""
     try:
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             for member in tar:
@@ -147,12 +151,18 @@ def _tar_hashes(data: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _sidecar_hashes(data: bytes) -> Iterator[tuple[str, str]]:
+    """Pairs and hashes of their signed pictures in a sidecar."""
     for line in data.splitlines():
         try:
             record = json.loads(line)
             yield record["pair_id"], record[SIGNED_SHA256]
         except (ValueError, LookupError, TypeError):
             continue
+
+
+def _picture(cell: Mapping[str, Any] | None) -> bytes:
+    """A picture's bytes; none of a null, which no credentials are found in."""
+    return (cell or {}).get("bytes") or b""
 
 
 def _sha256(data: bytes) -> str:
@@ -183,12 +193,13 @@ class _Judge:
                     for row in batch.to_pylist():
                         self._row(row)
                         count += 1
-        except (ValueError, OSError, LookupError) as error:
+        except (ValueError, OSError, LookupError, TypeError, AttributeError) as error:
+            # Whoever wrote the file chose its columns and their types.
             self.found.files.append(f"{self.path} can't be read: {error}")
         return count
 
     def _row(self, row: Mapping[str, Any]) -> None:
-        png = row[IMAGE]["bytes"]
+        png = _picture(row[IMAGE])
         verdict = self.verifier.verify(png)
         faults = list(verdict.problems) if not verdict.intact else []
         if verdict.intact:
@@ -204,7 +215,7 @@ class _Judge:
             yield f"{SIGNED_SHA256} is of another picture"
         if _unsigned_sha256(png) != row["image_sha256"]:
             yield "without its credentials it is not the picture of image_sha256"
-        if _sha256(row[SOURCE_IMAGE]["bytes"]) != row["source_image_sha256"]:
+        if _sha256(_picture(row[SOURCE_IMAGE])) != row["source_image_sha256"]:
             yield "the source picture is not the one of source_image_sha256"
         if self.in_tar.get(sample_key(row["pair_id"])) != signed:
             yield "the WebDataset shard has another picture, or none"

@@ -17,6 +17,7 @@ from cf_lab_assets.counterfactuals.packaging.manifest import (
     PackageError,
     find_package,
     parse_manifest,
+    read_package,
 )
 from cf_lab_assets.counterfactuals.packaging.shards import PictureDamaged
 from cf_lab_tests.counterfactuals.packaging.conftest import SHARD_BYTES
@@ -86,12 +87,18 @@ def test_a_package_that_lost_a_file_or_its_manifest_is_made_again(bucket, datase
     first = build(bucket, dataset_hash)
     bucket.delete([f"{first.prefix}/README.md"])
     second = build(bucket, dataset_hash)
-    assert second.new
-    bucket.put_bytes(f"{first.prefix}/manifest.json", b"{")
-    with pytest.raises(PackageError, match="materialise counterfactuals/package"):
-        find_package(bucket, dataset_hash)
-    assert build(bucket, dataset_hash).new
-    assert find_package(bucket, dataset_hash) is not None
+    assert (second.new, second.prefix) == (True, f"{first.prefix}-2")
+    assert read_package(bucket, first.prefix).sha256 == first.sha256, "a release may name it"
+    assert not build(bucket, dataset_hash).new
+    for number, spoil in enumerate((lambda key: bucket.put_bytes(key, b"{"), delete_of(bucket)), 3):
+        spoil(f"{find_package(bucket, dataset_hash).prefix}/manifest.json")
+        with pytest.raises(PackageError, match="materialise counterfactuals/package"):
+            find_package(bucket, dataset_hash)
+        assert build(bucket, dataset_hash).prefix == f"{first.prefix}-{number}"
+
+
+def delete_of(bucket):
+    return lambda key: bucket.delete([key])
 
 
 KILLED = """

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from cf_lab_assets.counterfactuals.packaging import croissant
 from cf_lab_assets.counterfactuals.packaging.build import build_package
 from cf_lab_assets.counterfactuals.packaging.croissant import issues
 from cf_lab_tests.releases.sample import publication, write_dataset
@@ -65,6 +66,15 @@ def test_a_broken_document_is_an_error_and_a_thin_one_a_warning(document, tmp_pa
     assert issues(path).errors
     path.write_text(json.dumps({k: v for k, v in document.items() if k != "license"}))
     assert "license" in issues(path).warnings[0]
+
+
+def test_the_major_version_is_the_format_of_the_package(bucket, monkeypatch):
+    monkeypatch.setattr(croissant, "FORMAT", 7)
+    package = build_package(
+        bucket, write_dataset(bucket, report=False, package=False), publication()
+    )
+    document = json.loads(bucket.get_bytes(f"{package.prefix}/croissant.json"))
+    assert document["version"].startswith("7.0.0+")
 
 
 def test_a_hostile_publisher_breaks_nothing(bucket, tmp_path):

@@ -1,8 +1,11 @@
 """An export is whole or not there."""
 
+from pathlib import Path
+
 import pytest
 
 from cf_lab_assets.counterfactuals.packaging.export import choose_package, export_package
+from cf_lab_assets.counterfactuals.packaging.inspection import verify_folder
 from cf_lab_assets.counterfactuals.packaging.manifest import PackageError, find_package
 from cf_lab_assets.releases.candidate import read_content, stage_candidate
 from cf_lab_resources.catalog import open_catalog
@@ -25,6 +28,21 @@ def test_an_empty_folder_is_taken_and_another_refused(packaged, tmp_path):
     assert file.read_text() == "mine"
 
 
+def test_a_folder_that_is_there_is_filled_also_by_another_name(packaged, tmp_path, monkeypatch):
+    target, link = tmp_path / "out", tmp_path / "link"
+    target.mkdir()
+    link.symlink_to(target)
+    export_package(packaged.bucket, packaged.package, link)
+    assert link.is_symlink()
+    assert verify_folder(target).faults == []
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    export_package(packaged.bucket, packaged.package, Path("."))
+    assert Path("manifest.json").exists(), "whoever stands in the folder sees it filled"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "link", "out"]
+
+
 def test_a_damaged_package_leaves_nothing_behind(bucket, tmp_path):
     package = find_package(bucket, write_dataset(bucket, report=False))
     key = f"{package.prefix}/README.md"
@@ -34,7 +52,7 @@ def test_a_damaged_package_leaves_nothing_behind(bucket, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bucket"]
 
 
-def test_a_release_has_its_own_package_whatever_was_packaged_since(bucket, postgres_url):
+def test_a_release_has_its_own_package_whatever_was_packaged_since(bucket, postgres_url, tmp_path):
     from dataclasses import replace
 
     from cf_lab_assets.counterfactuals.packaging.build import build_package
@@ -55,6 +73,21 @@ def test_a_release_has_its_own_package_whatever_was_packaged_since(bucket, postg
             choose_package(bucket, catalog, "r0", None)
         with pytest.raises(PackageError, match="no package of dataset 'x'"):
             choose_package(bucket, catalog, None, "x")
-        bucket.delete([f"{released.prefix}/manifest.json"])
-        with pytest.raises(PackageError, match="restore it from a backup"):
+
+        bucket.delete([f"{released.prefix}/README.md"])
+        build_package(bucket, dataset_hash, publication())
+        lost = choose_package(bucket, catalog, content.release_id, None)
+        assert lost.sha256 == released.sha256
+        with pytest.raises(PackageError, match=r"README\.md is missing; restore .* by --dataset"):
+            export_package(bucket, lost, tmp_path / "out")
+        export_package(
+            bucket, choose_package(bucket, catalog, None, dataset_hash), tmp_path / "out"
+        )
+
+        manifest = f"{released.prefix}/manifest.json"
+        bucket.put_bytes(manifest, bucket.get_bytes(manifest) + b"\n")
+        with pytest.raises(PackageError, match="is not the one that release"):
+            choose_package(bucket, catalog, content.release_id, None)
+        bucket.delete([manifest])
+        with pytest.raises(PackageError, match="is missing or damaged; restore the bucket"):
             choose_package(bucket, catalog, content.release_id, None)

@@ -24,12 +24,13 @@ from cf_lab_tests.releases.sample import publication
 SHARD = "data/test-00000-of-00004.parquet"
 
 
-def change(folder, spoil, path=SHARD):
+def change(folder, spoil, path=SHARD, schema=None):
     """Rewrite a shard with changed rows, and have the manifest name the new file."""
     whole = pq.read_table(folder / path)
     rows = whole.to_pylist()
     spoil(rows)
-    pq.write_table(pa.Table.from_pylist(rows, schema=whole.schema), folder / path)
+    table = pa.Table.from_pylist(rows, schema=schema or whole.schema)
+    pq.write_table(table, folder / path)
     rename(folder, path)
 
 
@@ -49,7 +50,7 @@ def test_a_package_as_it_was_made_verifies(packaged):
     found = verify_folder(packaged.folder)
     assert found.faults == []
     assert found.count == 20
-    assert sum(counter["trusted"] for counter in found.states.values()) == 20
+    assert sum(counter["intact"] for counter in found.states.values()) == 20
     (signer,) = found.signers
     assert "TEST" in signer
 
@@ -175,6 +176,44 @@ def test_a_file_that_is_gone_or_nonsense_is_found(folder, path, says):
     assert any(says in fault for fault in verify_folder(folder).faults)
 
 
+def test_a_file_that_the_manifest_does_not_name_is_found(folder):
+    for extra in ("data/test-00004-of-00004.parquet", "data/.hidden", ".git/HEAD"):
+        (folder / extra).parent.mkdir(exist_ok=True)
+        (folder / extra).write_bytes((folder / SHARD).read_bytes())
+    (folder / "sets" / "test-link.parquet").symlink_to(folder / SHARD)
+    assert [fault.partition(";")[0] for fault in verify_folder(folder).faults] == [
+        "data/test-00004-of-00004.parquet is not in the manifest",
+        "sets/test-link.parquet is not in the manifest",
+    ]
+
+
+@pytest.mark.parametrize("column", ["image", "source_image"])
+@pytest.mark.parametrize("null", [None, {"bytes": None, "path": None}])
+def test_a_picture_that_is_null_is_found(folder, column, null):
+    change(folder, lambda rows: rows[1].update({column: null}))
+    found = verify_folder(folder)
+    assert found.files == []
+    assert len(found.pictures) == found.states[SHARD]["broken"] == 1
+
+
+def test_a_shard_whose_columns_are_of_other_types_can_not_be_read(folder):
+    whole = pq.read_table(folder / SHARD).schema
+    schema = whole.set(whole.get_field_index("image"), pa.field("image", pa.string()))
+    change(folder, lambda rows: [row.update(image="x") for row in rows], schema=schema)
+    assert any(f"{SHARD} can't be read" in fault for fault in verify_folder(folder).files)
+
+
+def test_files_that_belong_to_no_shard_are_read_too(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for path in ("data/x.parquet", "shards/test-000009.tar"):
+        (folder / path).write_bytes(b"x")
+        manifest["files"].append({"path": path, "sha256": "0" * 64, "bytes": 1})
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    faults = verify_folder(folder).files
+    assert any(fault.startswith("data/x.parquet is not called like a shard") for fault in faults)
+    assert "shards/test-000009.tar is not the file that the manifest names" in faults
+
+
 def test_a_shard_of_another_picture_is_found(folder):
     path = "shards/test-000000.tar"
     with tarfile.open(folder / path) as tar:
@@ -186,6 +225,13 @@ def test_a_shard_of_another_picture_is_found(folder):
     found = verify_folder(folder)
     assert found.files == []
     assert len(found.pictures) == found.states[SHARD].total() == found.states[SHARD]["broken"]
+
+
+def test_only_who_says_whom_to_trust_is_told_that_pictures_are_trusted(packaged):
+    assert "trusted" not in table(verify_folder(packaged.folder)).replace("untrusted", "")
+    found = verify_folder(packaged.folder, [publication().key.anchor])
+    assert sum(counter["trusted"] for counter in found.states.values()) == 20
+    assert "intact" not in table(found)
 
 
 def test_a_root_that_is_not_trusted_is_no_damage(packaged, tmp_path):
@@ -201,6 +247,7 @@ def test_loose_pictures_are_verified_too(packaged, tmp_path):
     signed = first_picture(packaged.folder)["image"]["bytes"]
     (pictures / "good.png").write_bytes(signed)
     (pictures / "cut.PNG").write_bytes(signed[:-30])
+    (pictures / "a folder.png").mkdir()
     (pictures / "bare.png").write_bytes(first_picture(packaged.folder)["source_image"]["bytes"])
     found = verify_folder(pictures)
     assert found.states["."] == {"untrusted": 1, "broken": 1, "missing": 1}

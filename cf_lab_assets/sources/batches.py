@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cf_lab_resources.bucket import Bucket
 
 FORMAT = "cf-lab-source-batch"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 HASHED_PICTURES = 64  # read in full by `inspect`; of all others only the presence is asked for
 PICTURES_AT_ONCE = 1024

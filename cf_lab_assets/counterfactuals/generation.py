@@ -1,9 +1,10 @@
 """Candidates and scores of a chunk of sources, and the acceptance of their sets.
 
 A chunk's edits are drawn together; those that fail are drawn again, with new noise, until their
-budget is spent. A chunk's rows are written once, whole, under a key that names all that
-determines them and nothing else. So a run that was killed goes on after the last whole chunk,
-ends in the same rows as a run that was not, and a plan that grows redoes nothing.
+budget is spent or their set can't be accepted any more. A chunk's rows are written once, whole,
+under a key that names all that determines them and nothing else. So a run that was killed goes on
+after the last whole chunk, ends in the same rows as a run that was not, and a plan that grows
+redoes nothing.
 """
 
 from __future__ import annotations
@@ -15,18 +16,19 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.counterfactuals.attribute_sets import value_of
+from cf_lab_assets.counterfactuals.budget import Budget
 from cf_lab_assets.counterfactuals.scores import Judge, Pair
-from cf_lab_resources.engine.editors import Drawing, noise_seed
+from cf_lab_resources.engine.editors import Drawing, Member, noise_seed
 from cf_lab_resources.engine.pictures import decode, encode, square
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from cf_lab_resources.bucket import Bucket
-    from cf_lab_resources.engine.editors import EditorSettings, InstructionEditor
+    from cf_lab_resources.engine.editors import Editor, EditorSettings
 
 # Raise it when rows of the same inputs would come out differently.
-GENERATION_VERSION = "2"
+GENERATION_VERSION = "3"
 
 # What of an edit determines its candidates and scores; the source is in the edit's id.
 _DETERMINING = ("edit_id", "to_values", "base_caption", "caption", "instruction")
@@ -37,11 +39,12 @@ class GenerationSettings:
     """What the streaming step may spend.
 
     Attributes:
-        max_draws: draws of one edit before its set is given up.
+        max_draws: draws of one edit before its set is given up, where its direction is seldom
+            accepted; see `budget.Budget`.
         chunk_sources: sources a chunk; a killed run repeats at most this much.
     """
 
-    max_draws: int = 3
+    max_draws: int = 6
     chunk_sources: int = 8
 
 
@@ -49,7 +52,7 @@ def fingerprint(
     edits: Sequence[Mapping[str, Any]],
     models: Mapping[str, str],
     editor: EditorSettings,
-    max_draws: int,
+    budgets: Sequence[int],
 ) -> str:
     """A hash of all that determines the candidates and scores of a chunk, SHA-256."""
     inputs = {
@@ -57,7 +60,7 @@ def fingerprint(
         "edits": [[edit[name] for name in _DETERMINING] for edit in edits],
         "models": dict(models),
         "editor": asdict(editor),
-        "max_draws": max_draws,
+        "budgets": list(budgets),
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
@@ -69,7 +72,7 @@ class Generator:
         self,
         bucket: Bucket,
         batch: str,
-        load: Callable[[], tuple[InstructionEditor, Judge]],
+        load: Callable[[], tuple[Editor, Judge]],
         models: Mapping[str, str],
         editor: EditorSettings,
         max_draws: int,
@@ -82,21 +85,24 @@ class Generator:
             load: loads the models; called once, and only if a chunk is still to be made.
             models: hashes of the models and of the calibration, by role.
             editor: how to draw.
-            max_draws: draws of one edit before it is given up.
+            max_draws: most draws of one edit.
         """
         self._bucket, self._batch, self._load = bucket, batch, load
-        self._models, self._editor, self._max_draws = models, editor, max_draws
-        self._loaded: tuple[InstructionEditor, Judge] | None = None
+        self._models, self._editor, self._budget = models, editor, Budget(max_draws)
+        self._loaded: tuple[Editor, Judge] | None = None
 
-    def key(self, edits: Sequence[Mapping[str, Any]]) -> str:
-        """Bucket key of a chunk's rows."""
-        name = fingerprint(edits, self._models, self._editor, self._max_draws)
-        return f"counterfactuals/{self._batch}/chunks/{name[:32]}.jsonl"
+    def models(self) -> tuple[Editor, Judge]:
+        """Editor and judge, loaded on the first call."""
+        self._loaded = self._loaded or self._load()
+        return self._loaded
 
     def rows(
         self, edits: Sequence[dict[str, Any]], sources: Mapping[str, Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
         """Candidate rows of a chunk, made or read back; none for no edits.
+
+        The budget follows the chunks before, so that they are asked for in the same order in each
+        run.
 
         Args:
             edits: rows of the edit plan.
@@ -107,12 +113,15 @@ class Generator:
         """
         if not edits:
             return []
-        key = self.key(edits)
+        budgets = [self._budget.of(edit) for edit in edits]
+        name = fingerprint(edits, self._models, self._editor, budgets)
+        key = f"counterfactuals/{self._batch}/chunks/{name[:32]}.jsonl"
         if self._bucket.exists(key):
-            return [json.loads(line) for line in self._bucket.get_bytes(key).splitlines()]
-        self._loaded = self._loaded or self._load()
-        rows = make_chunk(edits, sources, self._bucket, *self._loaded, self._max_draws)
-        self._bucket.put_bytes(key, b"\n".join(json.dumps(row).encode() for row in rows))
+            rows = [json.loads(line) for line in self._bucket.get_bytes(key).splitlines()]
+        else:
+            rows = make_chunk(edits, sources, self._bucket, *self.models(), budgets)
+            self._bucket.put_bytes(key, b"\n".join(json.dumps(row).encode() for row in rows))
+        self._budget.record(edits, rows)
         return rows
 
 
@@ -120,23 +129,28 @@ def make_chunk(
     edits: Sequence[dict[str, Any]],
     sources: Mapping[str, Mapping[str, Any]],
     bucket: Bucket,
-    editor: InstructionEditor,
+    editor: Editor,
     judge: Judge,
-    max_draws: int,
+    budgets: Sequence[int],
 ) -> list[dict[str, Any]]:
-    """Draw and score a chunk's edits until each is accepted or its draws are spent."""
+    """Draw and score a chunk's edits until each is accepted or its set is given up.
+
+    Args:
+        edits: rows of the edit plan, those of a source side by side.
+        sources: rows of ``sources/pairs`` by source id.
+        bucket: where pictures are kept.
+        editor: draws.
+        judge: scores.
+        budgets: draws allowed to each edit.
+    """
     pictures = {
         source_id: square(decode(bucket.get_bytes(sources[source_id]["image_key"])), editor.size)
         for source_id in dict.fromkeys(edit["source_id"] for edit in edits)
     }
-    pending, rows = list(edits), []
-    for draw in range(max_draws):
-        drawn = editor.draw(
-            [
-                Drawing(edit["edit_id"], draw, pictures[edit["source_id"]], edit["instruction"])
-                for edit in pending
-            ]
-        )
+    pending, rows, draw = list(zip(edits, budgets, strict=True)), list[dict[str, Any]](), 0
+    while pending:
+        asked = [edit for edit, _ in pending]
+        drawn = draw_edits(editor, asked, pictures, draw)
         scored = judge.score(
             [
                 Pair(
@@ -146,18 +160,59 @@ def make_chunk(
                     caption=edit["caption"],
                     values=edit["to_values"],
                 )
-                for edit, picture in zip(pending, drawn, strict=True)
+                for edit, picture in zip(asked, drawn, strict=True)
             ]
         )
         made = [
             _row(edit, draw, picture, scores, bucket, judge.calibration.threshold)
-            for edit, picture, scores in zip(pending, drawn, scored, strict=True)
+            for edit, picture, scores in zip(asked, drawn, scored, strict=True)
         ]
         rows += made
-        pending = [edit for edit, row in zip(pending, made, strict=True) if not row["accepted"]]
-        if not pending:
-            break
+        draw += 1
+        failed = [one for one, row in zip(pending, made, strict=True) if not row["accepted"]]
+        spent = [edit for edit, budget in failed if budget <= draw]
+        open_ones = [one for one in failed if one[1] > draw]
+        pending = [one for one in open_ones if _is_wanted(one[0], edits, spent)]
     return rows
+
+
+def draw_edits(
+    editor: Editor,
+    edits: Sequence[Mapping[str, Any]],
+    pictures: Mapping[str, Image.Image],
+    draw: int,
+) -> list[Image.Image]:
+    """One draw of each edit; those of a source share their noise, so that they show one scene."""
+    by_source: dict[str, list[Mapping[str, Any]]] = {}
+    for edit in edits:
+        by_source.setdefault(edit["source_id"], []).append(edit)
+    drawings = [
+        Drawing(
+            source_id,
+            draw,
+            tuple(Member(edit["caption"], edit["instruction"]) for edit in members),
+            pictures[source_id],
+        )
+        for source_id, members in by_source.items()
+    ]
+    drawn = dict(zip(by_source, map(iter, editor.draw(drawings)), strict=True))
+    return [next(drawn[edit["source_id"]]) for edit in edits]
+
+
+def _is_wanted(
+    edit: Mapping[str, Any], edits: Sequence[Mapping[str, Any]], spent: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Whether another draw of an edit can still help: no set is accepted without all its members.
+
+    A placebo is of all sets of its source.
+    """
+    lost = [one["attribute"] for one in spent if one["source_id"] == edit["source_id"]]
+    if None in lost:
+        return False
+    if edit["attribute"] is not None:
+        return edit["attribute"] not in lost
+    sets = {one["attribute"] for one in edits if one["source_id"] == edit["source_id"]}
+    return bool(sets - {None, *lost}) or sets == {None}
 
 
 def _row(
@@ -177,7 +232,7 @@ def _row(
         "edit_id": edit["edit_id"],
         "source_id": edit["source_id"],
         "draw": draw,
-        "noise_seed": noise_seed(edit["edit_id"], draw),
+        "noise_seed": noise_seed(edit["source_id"], draw),
         "image_key": key,
         "image_sha256": hashlib.sha256(png).hexdigest(),
         **scores,

@@ -13,7 +13,7 @@ from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
     from cf_lab_assets.counterfactuals.scores import Judge
-    from cf_lab_resources.engine.editors import EditorSettings, InstructionEditor
+    from cf_lab_resources.engine.editors import Editor, EditorSettings
 
 WEIGHTS = Path(__file__).parent.parent / "starter" / "weights"
 MANIFEST = "manifest.json"
@@ -126,11 +126,11 @@ def zero_shot_prompts() -> dict[str, dict[str, str]]:
     }
 
 
-def load_editor(settings: EditorSettings) -> InstructionEditor:
+def load_editor(settings: EditorSettings) -> Editor:
     """The editor, ready to draw."""
-    from cf_lab_resources.engine.editors import InstructionEditor
+    from cf_lab_resources.engine.editors import load_editor
 
-    return InstructionEditor(model_folder(EDITOR), settings)
+    return load_editor(model_folder(EDITOR), settings)
 
 
 def load_judge() -> Judge:

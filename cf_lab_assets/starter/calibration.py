@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from cf_lab_resources.engine.editors import InstructionEditor
+    from cf_lab_resources.engine.editors import Editor
 
 # An output counts as right when it removed at least half of the source's error.
 RIGHT_UNDER = 0.5
@@ -45,7 +45,7 @@ def unfitted() -> Calibration:
 
 
 def example_pairs(
-    editor: InstructionEditor, portraits: Sequence[world.Portrait]
+    editor: Editor, portraits: Sequence[world.Portrait]
 ) -> tuple[list[Pair], NDArray[np.bool_]]:
     """Pairs with whether each is right; five of each portrait, in this order: right edit,
     placebo, other value, other picture, damaged.
@@ -53,7 +53,7 @@ def example_pairs(
     import numpy as np
     from PIL import ImageFilter
 
-    from cf_lab_resources.engine.editors import Drawing
+    from cf_lab_resources.engine.editors import Drawing, Member
     from cf_lab_resources.engine.pictures import as_array
 
     rng = np.random.default_rng(SEED)
@@ -70,12 +70,11 @@ def example_pairs(
         ]
         wrong = portrait.with_values({wrong_name: str(rng.choice(wrong_values))})
         source, truth = world.render(portrait), world.render(target)
-        drawn = editor.draw(
-            [
-                Drawing(f"calibration-{index}", draw, source, text.instruction(who.attributes))
-                for draw, who in enumerate((target, portrait, wrong))
-            ]
+        members = tuple(
+            Member(who.caption, text.instruction(who.attributes))
+            for who in (target, portrait, wrong)
         )
+        (drawn,) = editor.draw([Drawing(f"calibration-{index}", 0, members, source)])
         stranger = next(world.sample(1, seed=SEED + index)).with_values(target.attributes)
         damaged = drawn[0].filter(ImageFilter.GaussianBlur(2.5))
         pictures: list[Image.Image] = [*drawn, world.render(stranger), damaged]
@@ -125,7 +124,7 @@ def fit(values: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[NDArray[
     return best[:-1], float(best[-1])
 
 
-def calibrate(editor: InstructionEditor, judge: Judge, count: int) -> Fitted:
+def calibrate(editor: Editor, judge: Judge, count: int) -> Fitted:
     """Fit the CITS on ``count`` portraits; half of them are held out for the metrics."""
     import numpy as np
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from cf_lab_resources.engine.editors import InstructionEditor
+    from cf_lab_resources.engine.editors import Editor
     from cf_lab_resources.engine.scorers import AttributeClassifier
 
 # Pixels that differ by less than two grey levels count as the same.
@@ -91,7 +91,7 @@ def evaluate(
     count: int,
     picture: Path | None = None,
     seed: int = 990_001,
-    models: Callable[[], tuple[InstructionEditor, AttributeClassifier]] | None = None,
+    models: Callable[[], tuple[Editor, AttributeClassifier]] | None = None,
 ) -> Evaluation:
     """Measure an editor on unseen portraits.
 
@@ -101,19 +101,25 @@ def evaluate(
         seed: of the sources; the default was never trained on.
         models: loads another editor and classifier than the lab's own.
     """
-    from cf_lab_resources.engine.editors import Drawing
+    from cf_lab_resources.engine.editors import Drawing, Member
     from cf_lab_resources.engine.pictures import as_array
 
     editor, classifier = (models or _own_models)()
     tasks = tasks_of(list(world.sample(count, seed)))
     sources = [world.render(task.source) for task in tasks]
     truths = [world.render(task.target) for task in tasks]
-    outputs = editor.draw(
-        [
-            Drawing(f"evaluation-{index}", 0, source, text.instruction(task.target.attributes))
-            for index, (task, source) in enumerate(zip(tasks, sources, strict=True))
-        ]
-    )
+    members = [
+        Member(task.target.caption, text.instruction(task.target.attributes)) for task in tasks
+    ]
+    outputs = [
+        picture
+        for (picture,) in editor.draw(
+            [
+                Drawing(f"evaluation-{index}", 0, (member,), source)
+                for index, (member, source) in enumerate(zip(members, sources, strict=True))
+            ]
+        )
+    ]
     seen = classifier.detect(outputs)
     known = classifier.detect(truths)
     arrays = [as_array(part) for part in (sources, truths, outputs)]
@@ -166,7 +172,7 @@ def _shows(seen: dict[str, str], task: _Task, kind: str) -> bool:
     return all(seen[name] == getattr(task.target, name) for name in asked)
 
 
-def _own_models() -> tuple[InstructionEditor, AttributeClassifier]:
+def _own_models() -> tuple[Editor, AttributeClassifier]:
     from cf_lab_assets.models import artifacts
     from cf_lab_resources.engine.editors import EditorSettings
     from cf_lab_resources.engine.scorers import AttributeClassifier

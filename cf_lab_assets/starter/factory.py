@@ -261,10 +261,10 @@ def finish(folder: Path, recipe: Recipe, say: Say) -> dict[str, float]:
     from cf_lab_assets.starter import evaluation
     from cf_lab_assets.starter.calibration import calibrate, unfitted
     from cf_lab_resources.engine.audited import load_audited
-    from cf_lab_resources.engine.editors import EditorSettings, InstructionEditor
+    from cf_lab_resources.engine.editors import EditorSettings, load_editor
     from cf_lab_resources.engine.scorers import AttributeClassifier
 
-    editor = InstructionEditor(folder / EDITOR, EditorSettings())
+    editor = load_editor(folder / EDITOR, EditorSettings())
     classifier = AttributeClassifier(folder / RESNET)
     judge = Judge(load_audited(folder / SIGLIP), classifier, unfitted(), zero_shot_prompts())
     fitted = calibrate(editor, judge, count=max(4, recipe.test_sources))

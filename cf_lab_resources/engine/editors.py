@@ -1,140 +1,225 @@
-"""Editors: diffusion pipelines that draw candidates from source pictures and instructions.
+"""Editors: diffusion pipelines that draw the members of counterfactual sets.
 
-The noise of a candidate comes from its edit's id and its draw alone, so that a candidate is
-the same in whichever order and company it is drawn.
+All have one contract, whatever their pipeline: draws of sets in, a picture for each member out.
+Which strategy serves a pipeline folder is told by its own `model_index.json`. The noise of a draw
+comes from its set's id and its number alone, and batches have one fixed shape, so that a picture
+is the same in whichever order and company it is drawn.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from cf_lab_resources.engine.folders import (
-    ModelRefused,
-    check_folder,
-    quieten_libraries,
-)
-from cf_lab_resources.engine.pictures import square
+from cf_lab_resources.engine.folders import ModelRefused, check_folder
+from cf_lab_resources.engine.licences import check_licence
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
+
+Strategy = Literal["instruction", "captions", "inpainting"]
+Solver = Literal["own", "ddim", "dpm++", "euler", "unipc"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
 class EditorSettings:
     """How an editor draws; part of every dataset's configuration.
 
+    What saves time is named here, and `cf_lab_tests.benchmarks.engine` prints what each saves and
+    what it does to the pictures.
+
     Attributes:
         steps: denoising steps.
-        guidance_scale: classifier-free guidance by the instruction; 1 is none.
+        guidance_scale: classifier-free guidance by the text; 1 is none.
         image_guidance_scale: guidance by the source picture; 1 is none.
-        batch_size: candidates drawn at once; a fixed batch keeps results reproducible.
+        guidance_start, guidance_end: the part of the steps that is guided, as shares of them; the
+            others take a third of the time (Kynkaanniemi et al. 2024, "Applying guidance in a
+            limited interval").
+        solver: the pipeline's own scheduler, or another that reads the same configuration.
+        batch_size: members drawn at once; a fixed batch keeps results reproducible.
+        precision: of the weights; ``auto`` is single on the CPU and half on a GPU.
+        channels_last: memory layout of the convolutions.
+        compiled: whether the UNet is compiled, which takes minutes and pays in long runs.
+        int8: weight-only quantisation of the UNet's linear layers; needs torchao.
+        share_from, share_to: drawing from captions alone, bounds of the share of steps in which
+            the first member's self-attention is given to all; each draw takes one in between.
+        guidance_spread: drawing from captions alone, what each draw adds at most to the guidance
+            scale.
+        accepted_licence: name of a non-commercial licence that the user has accepted.
     """
 
     steps: int = 2
     guidance_scale: float = 1.0
     image_guidance_scale: float = 1.0
-    batch_size: int = 32
+    batch_size: int = 8
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
+    solver: Solver = "own"
+    precision: Precision = "auto"
+    channels_last: bool = True
+    compiled: bool = False
+    int8: bool = False
+    share_from: float = 0.1
+    share_to: float = 0.9
+    guidance_spread: float = 0.0
+    accepted_licence: str = ""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member of a set that is to be drawn.
+
+    Attributes:
+        caption: what its picture shows.
+        instruction: what is to be changed in the source picture.
+    """
+
+    caption: str
+    instruction: str
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One candidate to draw.
+    """One draw of a counterfactual set.
 
     Attributes:
-        edit_id: with ``draw``, what the noise is made from.
-        draw: counts the attempts at one edit, from 0.
-        source: the source picture.
-        instruction: what to change.
+        set_id: with ``draw``, what the noise is made from, which all members share.
+        draw: counts the attempts at the set, from 0.
+        members: those to draw. An editor that draws from captions takes the first for the one
+            whose scene the others share.
+        source: the source picture; None for an editor that draws from captions.
+        mask: for inpainting, white where the picture may change; of the source's size.
     """
 
-    edit_id: str
+    set_id: str
     draw: int
-    source: Image.Image
-    instruction: str
+    members: tuple[Member, ...]
+    source: Image.Image | None = None
+    mask: Image.Image | None = None
+
+    @property
+    def seed(self) -> int:
+        """Of the noise."""
+        return noise_seed(self.set_id, self.draw)
 
 
-def noise_seed(edit_id: str, draw: int) -> int:
-    """The seed of a draw's noise: the first 63 bits of a hash of edit and draw."""
-    digest = hashlib.sha256(f"{edit_id}/{draw}".encode()).digest()
+class DrawingRefused(ValueError):
+    """A drawing lacks what its editor needs; the message says what."""
+
+
+def noise_seed(set_id: str, draw: int) -> int:
+    """The seed of a draw's noise: the first 63 bits of a hash of set and draw."""
+    digest = hashlib.sha256(f"{set_id}/{draw}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-class InstructionEditor:
-    """An InstructPix2Pix pipeline of any size."""
+class Editor(ABC):
+    """Draws the members of counterfactual sets.
 
-    def __init__(self, folder: Path, settings: EditorSettings, device: str | None = None) -> None:
-        """Load the pipeline.
+    Attributes:
+        strategy: how.
+        size: width and height of its pictures, in pixels.
+        max_tokens: longest sentence that its text encoder reads, in tokens.
+    """
 
-        Args:
-            folder: as written by ``StableDiffusionInstructPix2PixPipeline.save_pretrained``.
-            settings: how to draw.
-            device: torch device; by default CUDA where there is one, else the CPU.
-
-        Raises:
-            ModelRefused: the folder is missing, holds pickles or is another kind of pipeline.
-        """
-        check_folder(folder)
-        quieten_libraries()  # before the import below, which warns of packages we do without
-        import torch
-        from diffusers import StableDiffusionInstructPix2PixPipeline
-
-        self.settings = settings
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = torch.float32 if self.device == "cpu" else torch.float16
-        try:
-            self._pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=dtype
-            ).to(self.device)
-        except (OSError, ValueError) as error:
-            raise ModelRefused(
-                f"{folder} is no InstructPix2Pix pipeline that can be loaded: {error}"
-            ) from error
-        self._pipeline.set_progress_bar_config(disable=True)
-        config = self._pipeline.unet.config
-        self.size = int(config.sample_size) * int(self._pipeline.vae_scale_factor)
-
-    def count_tokens(self, sentence: str) -> int:
-        """Tokens of a sentence, begin and end included."""
-        return len(self._pipeline.tokenizer(sentence).input_ids)
+    strategy: Strategy
+    size: int
+    max_tokens: int
 
     @property
-    def max_tokens(self) -> int:
-        """Longest sentence that the text encoder reads, in tokens."""
-        return int(self._pipeline.tokenizer.model_max_length)
+    def draws_whole_sets(self) -> bool:
+        """Whether members belong together only where they are of one draw.
 
-    def draw(self, drawings: Sequence[Drawing]) -> list[Image.Image]:
-        """Draw candidates, in the order asked for.
+        So it is where nothing but the noise makes the scene; where a source picture does, each
+        member can be drawn again by itself.
+        """
+        return self.strategy == "captions"
+
+    @abstractmethod
+    def draw(self, drawings: Sequence[Drawing]) -> list[list[Image.Image]]:
+        """Draw sets.
 
         Args:
-            drawings: any number; they are drawn in batches of ``settings.batch_size``.
+            drawings: any number, of any number of members.
 
         Returns:
-            One RGB picture of ``size`` x ``size`` pixels a drawing.
+            For each drawing an RGB picture of ``size`` x ``size`` pixels a member, in their order.
+
+        Raises:
+            DrawingRefused: a drawing lacks a source picture or mask that the editor needs.
+            OutOfMemory: not even one member at a time fits the device.
         """
-        size = self.settings.batch_size
-        pictures: list[Image.Image] = []
-        for start in range(0, len(drawings), size):
-            pictures += self._draw_batch(drawings[start : start + size])
-        return pictures
 
-    def _draw_batch(self, drawings: Sequence[Drawing]) -> list[Image.Image]:
-        result = self._pipeline(
-            prompt=[drawing.instruction for drawing in drawings],
-            image=[square(drawing.source, self.size) for drawing in drawings],
-            generator=[self._generator(drawing) for drawing in drawings],
-            num_inference_steps=self.settings.steps,
-            guidance_scale=self.settings.guidance_scale,
-            image_guidance_scale=self.settings.image_guidance_scale,
+    @abstractmethod
+    def count_tokens(self, sentence: str) -> int:
+        """Tokens of a sentence, begin and end included."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What makes its pictures what they are: pipeline, solver, precision, device, versions."""
+
+
+# Pipeline class of a `model_index.json` -> strategy, module and class of the editor.
+EDITORS: dict[str, tuple[Strategy, str, str]] = {
+    "StableDiffusionInstructPix2PixPipeline": ("instruction", "instruction", "InstructionEditor"),
+    "StableDiffusionXLInstructPix2PixPipeline": ("instruction", "instruction", "InstructionEditor"),
+    "StableDiffusionPipeline": ("captions", "captions", "CaptionEditor"),
+    "StableDiffusionXLPipeline": ("captions", "captions", "CaptionEditor"),
+    "StableDiffusionInpaintPipeline": ("inpainting", "inpainting", "InpaintingEditor"),
+    "StableDiffusionXLInpaintPipeline": ("inpainting", "inpainting", "InpaintingEditor"),
+}
+
+
+def pipeline_class(folder: Path) -> str:
+    """The class that a pipeline folder names in its `model_index.json`.
+
+    Raises:
+        ModelRefused: there is no such file, it can't be read, or it asks for code of its own.
+    """
+    path = folder / "model_index.json"
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        named = index["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelRefused(
+            f"{folder} is no pipeline folder: {path.name} is missing or names no class ({error}); "
+            "give the folder of a pipeline saved by diffusers"
+        ) from error
+    # ["pipeline", "MyPipeline"] names a module of the folder, which would be run.
+    if not isinstance(named, str):
+        raise ModelRefused(f"{path} asks for code of its own ({named}), which is never run")
+    return named
+
+
+def load_editor(folder: Path, settings: EditorSettings, device: str | None = None) -> Editor:
+    """Load the editor that serves a pipeline folder.
+
+    Args:
+        folder: as a pipeline's ``save_pretrained`` writes it.
+        settings: how to draw.
+        device: torch device; by default CUDA where there is one, else the CPU.
+
+    Raises:
+        ModelRefused: the folder is missing, damaged, holds pickles or code, or is of a pipeline
+            that no strategy serves.
+        LicenceRefused: its licence forbids commercial use and was not accepted by name.
+    """
+    import importlib
+
+    check_folder(folder)
+    named = pipeline_class(folder)
+    if named not in EDITORS:
+        raise ModelRefused(
+            f"{folder} holds a {named}, which no strategy serves; known are {', '.join(EDITORS)}"
         )
-        return list(result.images)
-
-    def _generator(self, drawing: Drawing) -> torch.Generator:
-        import torch
-
-        # On the CPU also for CUDA: the same noise on every device.
-        return torch.Generator("cpu").manual_seed(noise_seed(drawing.edit_id, drawing.draw))
+    check_licence(folder, named, settings.accepted_licence)
+    _, module, name = EDITORS[named]
+    found = importlib.import_module(f"cf_lab_resources.engine.{module}")
+    editor: Editor = getattr(found, name)(folder, settings, device)
+    return editor

@@ -1,0 +1,134 @@
+"""Pipelines of the field's own classes, seeded and tiny, saved as anybody would save them."""
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from cf_lab_assets.starter import text
+
+LATENT = 8
+SIZE = 2 * LATENT
+WIDTH = 16
+SCHEDULERS = {
+    "ddim": DDIMScheduler,
+    "euler": EulerDiscreteScheduler,
+    "ancestral": EulerAncestralDiscreteScheduler,
+}
+
+
+def vae():
+    torch.manual_seed(1)
+    return AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=SIZE,
+    ).eval()
+
+
+def unet(channels, **more):
+    torch.manual_seed(2)
+    return UNet2DConditionModel(
+        sample_size=LATENT,
+        in_channels=channels,
+        out_channels=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        cross_attention_dim=more.pop("width", WIDTH),
+        attention_head_dim=4,
+        norm_num_groups=8,
+        **more,
+    ).eval()
+
+
+def encoder(tokenizer, kind=CLIPTextModel):
+    torch.manual_seed(3)
+    return kind(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=text.MAX_TOKENS,
+            projection_dim=WIDTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    ).eval()
+
+
+def scheduler(name):
+    more = {"clip_sample": False} if name == "ddim" else {}
+    return SCHEDULERS[name](
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1, **more
+    )
+
+
+def stable_diffusion(kind, channels, solver):
+    tokenizer = text.build_tokenizer()
+    return kind(
+        vae=vae(),
+        text_encoder=encoder(tokenizer),
+        tokenizer=tokenizer,
+        unet=unet(channels),
+        scheduler=scheduler(solver),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def sdxl(kind, channels, solver):
+    tokenizer = text.build_tokenizer()
+    more = {
+        "width": 2 * WIDTH,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + WIDTH,
+    }
+    return kind(
+        vae=vae(),
+        text_encoder=encoder(tokenizer),
+        text_encoder_2=encoder(tokenizer, CLIPTextModelWithProjection),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet(channels, **more),
+        scheduler=scheduler(solver),
+    )
+
+
+MAKERS = {
+    "instruction": (stable_diffusion, StableDiffusionInstructPix2PixPipeline, 8),
+    "instruction-xl": (sdxl, StableDiffusionXLInstructPix2PixPipeline, 8),
+    "captions": (stable_diffusion, StableDiffusionPipeline, 4),
+    "captions-xl": (sdxl, StableDiffusionXLPipeline, 4),
+    "inpainting": (stable_diffusion, StableDiffusionInpaintPipeline, 9),
+    "inpainting-xl": (sdxl, StableDiffusionXLInpaintPipeline, 9),
+}
+
+
+def saved(folder, name, solver="euler"):
+    """The pipeline, and the folder that it was saved to."""
+    maker, kind, channels = MAKERS[name]
+    pipeline = maker(kind, channels, solver)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return pipeline

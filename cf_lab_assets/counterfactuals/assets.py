@@ -14,6 +14,7 @@ from cf_lab_assets.counterfactuals import (
     generation,
     plan,
     planning,
+    replay,
     rounds,
     tables,
 )
@@ -66,6 +67,7 @@ MEANING = {
     "occupation": "the source's, where its metadata name one",
     "draw": "number of the draw that was kept, or of this one",
     "noise_seed": "of the editor's initial noise",
+    "engine": "hash of the record of what drew it: models, settings, device, versions (engines/)",
     "accepted": "whether both judges and CITS agree, or how many were accepted",
     "members": "the accepted candidate of each edit",
     "stage": "where it failed: plan, draw or scores",
@@ -207,7 +209,7 @@ def draw_and_score(
     generator = generation.Generator(
         store,
         batch,
-        lambda: (artifacts.load_editor(config.editor), artifacts.load_judge()),
+        lambda: _load(store, hashes, config),
         {**hashes, "calibration": artifacts.calibration_hash()},
         config.editor,
         config.max_draws,
@@ -224,6 +226,14 @@ def draw_and_score(
             staged.put(store, batch, table)
         counts = {table: staged.count(table) for table in drawing.TABLES}
     drawn = draws.drawn
+    found = replay.Replay()
+    if drawn.to_replay:
+        models_now = generator.models()
+        found = replay.replay(store, drawn.to_replay, models_now.editor, models_now.engine)
+    results = {
+        names.CANDIDATES: [checks.evaluate_replay(found)],
+        names.ACCEPTED_SETS: checks.evaluate(drawn.acceptance),
+    }
     total = counts["accepted_sets"] + counts["rejected_sets"]
     extra: dict[str, dict[str, Any]] = {
         "candidates": {"contact sheet": dg.MetadataValue.md(_sheet(store, drawn))},
@@ -244,8 +254,14 @@ def draw_and_score(
         yield dg.MaterializeResult(
             asset_key=key,
             metadata={**table_metadata(table, counts[table], uri), **extra[table]},
-            check_results=checks.evaluate(drawn.acceptance) if key == names.ACCEPTED_SETS else [],
+            check_results=results.get(key, []),
         )
+
+
+def _load(store: Any, hashes: dict[str, str], config: GenerationConfig) -> generation.Loaded:
+    editor = artifacts.load_editor(config.editor)
+    engine = replay.record_engine(store, editor, hashes, config.editor)
+    return generation.Loaded(editor, artifacts.load_judge(), engine)
 
 
 def _sheet(store: Any, drawn: drawing.Drawn) -> str:

@@ -1,4 +1,4 @@
-"""Checks of accepted sets: acceptance parity of source groups and of directions.
+"""Checks of candidates and accepted sets: replay, and acceptance parity of groups and directions.
 
 They are evaluated by the asset itself, since that is Dagster's stable way for partitioned assets:
 `SPECS` goes to the asset, `evaluate` into its result.
@@ -13,12 +13,21 @@ from typing import Any
 import dagster as dg
 
 from cf_lab_assets import names
-from cf_lab_assets.counterfactuals import parity
+from cf_lab_assets.counterfactuals import parity, replay
 
+SHOWN = 20  # candidates that metadata name
 SOURCE_GROUPS = "source_groups_are_accepted_alike"
 DIRECTIONS = "both_directions_are_accepted_alike"
 
+REPLAY = "candidates_can_be_drawn_again"
+
 SPECS = [
+    dg.AssetCheckSpec(
+        REPLAY,
+        asset=names.CANDIDATES,
+        description="A share of the candidates, drawn again from what is on record of them, comes "
+        "out the same: to the bit on the same kind of device, within a tolerance elsewhere.",
+    ),
     dg.AssetCheckSpec(
         SOURCE_GROUPS,
         asset=names.ACCEPTED_SETS,
@@ -33,8 +42,24 @@ SPECS = [
 ]
 
 
+def evaluate_replay(result: replay.Replay) -> dg.AssetCheckResult:
+    """The result of `REPLAY` for one batch."""
+    return dg.AssetCheckResult(
+        check_name=REPLAY,
+        passed=result.passed,
+        metadata={
+            "compared": result.compared,
+            "identical": result.identical,
+            "worst mean difference of levels": result.worst,
+            "limit": replay.TOLERANCE,
+            "differing": dg.MetadataValue.json(result.differing[:SHOWN]),
+            "damaged": dg.MetadataValue.json(result.damaged[:SHOWN]),
+        },
+    )
+
+
 def evaluate(acceptance: parity.Acceptance) -> list[dg.AssetCheckResult]:
-    """The results of all `SPECS` for one batch."""
+    """The results of the parity checks for one batch."""
     return [
         _result(SOURCE_GROUPS, parity.source_groups(acceptance.set_rows())),
         _result(DIRECTIONS, parity.directions(acceptance.edit_rows())),

@@ -1,7 +1,7 @@
 """Configuration of the counterfactual assets, from Dagster or from a file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 from pydantic import Field, ValidationError
@@ -77,16 +77,30 @@ class GenerationConfig(dg.Config):
     steps: int = Field(default=2, gt=0, description="denoising steps")
     guidance_scale: float = Field(default=1.0, ge=1.0, description="1 is no guidance")
     image_guidance_scale: float = Field(default=1.0, ge=1.0, description="1 is no guidance")
-    batch_size: int = Field(default=32, gt=0, description="candidates drawn at once")
-    max_draws: int = Field(default=3, gt=0, description="draws of an edit before it is given up")
+    batch_size: int = Field(default=8, gt=0, description="candidates drawn at once")
+    guidance_start: float = Field(default=0.0, ge=0, le=1, description="share of unguided steps")
+    guidance_end: float = Field(default=1.0, ge=0, le=1, description="share after which none is")
+    solver: Literal["own", "ddim", "dpm++", "euler", "unipc"] = Field(
+        default="own", description="the pipeline's own scheduler or another"
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="of the weights; auto is half on a GPU"
+    )
+    compiled: bool = Field(default=False, description="compile the UNet; pays in long runs")
+    int8: bool = Field(default=False, description="weight-only quantisation; needs torchao")
+    accepted_licence: str = Field(
+        default="", description="name of a non-commercial licence that you may use"
+    )
+    max_draws: int = Field(
+        default=6, gt=0, description="most draws of an edit; fewer where more would not help"
+    )
     chunk_sources: int = Field(default=8, gt=0, description="sources a resumable chunk")
 
     @property
     def editor(self) -> EditorSettings:
         """The editor's part."""
-        return EditorSettings(
-            self.steps, self.guidance_scale, self.image_guidance_scale, self.batch_size
-        )
+        names = EditorSettings.__dataclass_fields__.keys() & type(self).model_fields.keys()
+        return EditorSettings(**{name: getattr(self, name) for name in names})
 
     @property
     def generation(self) -> GenerationSettings:

@@ -55,6 +55,8 @@ def dataset_prefix(content_hash: str) -> str:
 def dataset_content_hash(pairs: pa.Table, sets: pa.Table, config: Mapping[str, Any]) -> str:
     """SHA-256 over all rows of both tables, the pictures' hashes in them, and configuration.
 
+    What drew a picture is not in it: the same pictures are the same dataset, whoever drew them.
+
     Args:
         pairs: the dataset's pairs, in any order.
         sets: the dataset's sets, in any order.
@@ -63,7 +65,8 @@ def dataset_content_hash(pairs: pa.Table, sets: pa.Table, config: Mapping[str, A
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for table, key in ((pairs, "pair_id"), (sets, "set_id")):
         for row in sorted(tables.to_rows(table), key=lambda row: str(row[key])):
-            digest.update(b"\n" + json.dumps(row, sort_keys=True, default=float).encode())
+            content = {column: value for column, value in row.items() if column != "engine"}
+            digest.update(b"\n" + json.dumps(content, sort_keys=True, default=float).encode())
     return digest.hexdigest()
 
 

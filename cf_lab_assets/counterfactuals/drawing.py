@@ -10,6 +10,7 @@ from typing import Any
 from cf_lab_assets.counterfactuals import tables
 from cf_lab_assets.counterfactuals.generation import Generator, accept_sets
 from cf_lab_assets.counterfactuals.parity import Acceptance
+from cf_lab_assets.counterfactuals.replay import MOST, Candidate, is_chosen
 
 Row = dict[str, Any]
 # A source pair and edits of it, its placebo first.
@@ -49,6 +50,7 @@ class Drawn:
         cits: the sum of theirs.
         shown: the first sources with edits and candidates, for people to look at.
         rejections: reasons of the first rejected sets.
+        to_replay: the candidates that are drawn again for comparison, the first among them.
     """
 
     acceptance: Acceptance = field(default_factory=Acceptance)
@@ -57,6 +59,7 @@ class Drawn:
     cits: float = 0.0
     shown: list[tuple[Row, list[Row], list[Row]]] = field(default_factory=list)
     rejections: list[list[str]] = field(default_factory=list)
+    to_replay: list[Candidate] = field(default_factory=list)
 
 
 class Drawing:
@@ -142,8 +145,10 @@ class Drawing:
         for row in rejected:
             self._reject(row)
         good = {row["edit_id"] for row in rows if row["accepted"]}
+        by_id = {edit["edit_id"]: edit for edit in edits}
+        self._choose(source, by_id, rows)
         for edit_id in {row["edit_id"]: None for row in rows}:
-            edit = next(one for one in edits if one["edit_id"] == edit_id)
+            edit = by_id[edit_id]
             if edit["attribute"] is not None:
                 self.drawn.acceptance.add_edit(edit, edit_id in good)
         names = {row["attribute"] for row in accepted}
@@ -153,6 +158,12 @@ class Drawing:
         if len(self.drawn.shown) < SHOWN:
             self.drawn.shown.append((source, list(edits), list(rows)))
         return outcomes
+
+    def _choose(self, source: Row, edits: Mapping[str, Row], rows: Sequence[Row]) -> None:
+        chosen = self.drawn.to_replay
+        for row in rows:
+            if len(chosen) < MOST and (not chosen or is_chosen(row["edit_id"], row["draw"])):
+                chosen.append(Candidate(source, edits[row["edit_id"]], row))
 
     def _count(self, rows: Sequence[Row]) -> None:
         for row in rows:

@@ -65,6 +65,21 @@ def fingerprint(
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """Models at work.
+
+    Attributes:
+        editor: draws.
+        judge: scores.
+        engine: hash of the record of what draws, see `replay.record_engine`.
+    """
+
+    editor: Editor
+    judge: Judge
+    engine: str
+
+
 class Generator:
     """Makes the chunks of a source batch, or reads back those that were made."""
 
@@ -72,7 +87,7 @@ class Generator:
         self,
         bucket: Bucket,
         batch: str,
-        load: Callable[[], tuple[Editor, Judge]],
+        load: Callable[[], Loaded],
         models: Mapping[str, str],
         editor: EditorSettings,
         max_draws: int,
@@ -82,17 +97,17 @@ class Generator:
         Args:
             bucket: where pictures and finished chunks are kept.
             batch: the source batch.
-            load: loads the models; called once, and only if a chunk is still to be made.
+            load: loads the models; called once, and only if they are needed.
             models: hashes of the models and of the calibration, by role.
             editor: how to draw.
             max_draws: most draws of one edit.
         """
         self._bucket, self._batch, self._load = bucket, batch, load
         self._models, self._editor, self._budget = models, editor, Budget(max_draws)
-        self._loaded: tuple[Editor, Judge] | None = None
+        self._loaded: Loaded | None = None
 
-    def models(self) -> tuple[Editor, Judge]:
-        """Editor and judge, loaded on the first call."""
+    def models(self) -> Loaded:
+        """The models, loaded on the first call."""
         self._loaded = self._loaded or self._load()
         return self._loaded
 
@@ -119,7 +134,7 @@ class Generator:
         if self._bucket.exists(key):
             rows = [json.loads(line) for line in self._bucket.get_bytes(key).splitlines()]
         else:
-            rows = make_chunk(edits, sources, self._bucket, *self.models(), budgets)
+            rows = make_chunk(edits, sources, self._bucket, self.models(), budgets)
             self._bucket.put_bytes(key, b"\n".join(json.dumps(row).encode() for row in rows))
         self._budget.record(edits, rows)
         return rows
@@ -129,8 +144,7 @@ def make_chunk(
     edits: Sequence[dict[str, Any]],
     sources: Mapping[str, Mapping[str, Any]],
     bucket: Bucket,
-    editor: Editor,
-    judge: Judge,
+    models: Loaded,
     budgets: Sequence[int],
 ) -> list[dict[str, Any]]:
     """Draw and score a chunk's edits until each is accepted or its set is given up.
@@ -139,10 +153,10 @@ def make_chunk(
         edits: rows of the edit plan, those of a source side by side.
         sources: rows of ``sources/pairs`` by source id.
         bucket: where pictures are kept.
-        editor: draws.
-        judge: scores.
+        models: draw and score.
         budgets: draws allowed to each edit.
     """
+    editor, judge = models.editor, models.judge
     pictures = {
         source_id: square(decode(bucket.get_bytes(sources[source_id]["image_key"])), editor.size)
         for source_id in dict.fromkeys(edit["source_id"] for edit in edits)
@@ -164,7 +178,7 @@ def make_chunk(
             ]
         )
         made = [
-            _row(edit, draw, picture, scores, bucket, judge.calibration.threshold)
+            _row(edit, draw, picture, scores, bucket, models)
             for edit, picture, scores in zip(asked, drawn, scored, strict=True)
         ]
         rows += made
@@ -221,11 +235,12 @@ def _row(
     picture: Image.Image,
     scores: dict[str, Any],
     bucket: Bucket,
-    threshold: float,
+    models: Loaded,
 ) -> dict[str, Any]:
     png = encode(picture)
     key = bucket.put_content("images", png, ".png")
     reasons = list(scores.pop("missed"))
+    threshold = models.judge.calibration.threshold
     if scores["cits"] < threshold:
         reasons.append(f"cits {scores['cits']:.3f} is under {threshold:.3f}")
     return {
@@ -235,6 +250,7 @@ def _row(
         "noise_seed": noise_seed(edit["source_id"], draw),
         "image_key": key,
         "image_sha256": hashlib.sha256(png).hexdigest(),
+        "engine": models.engine,
         **scores,
         "accepted": not reasons,
         "reasons": reasons,

@@ -73,6 +73,7 @@ def schema(table: str) -> pa.Schema:
             "noise_seed": pa.int64(),
             "image_key": text,
             "image_sha256": text,
+            "engine": text,
         },
         "pair_scores": {
             "edit_id": text,
@@ -134,6 +135,7 @@ def schema(table: str) -> pa.Schema:
             "edit_id": text,
             "draw": pa.int32(),
             "noise_seed": pa.int64(),
+            "engine": text,
         },
         "sets": {
             "set_id": text,

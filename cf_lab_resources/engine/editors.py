@@ -162,7 +162,11 @@ class Editor(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What makes its pictures what they are: pipeline, solver, precision, device, versions."""
+        """What makes its pictures what they are; JSON-ready.
+
+        Pipeline, solver, precision, device, versions of libraries, and ``reproducibility``: whether
+        the same draw on the same kind of device is ``exact`` to the bit or within a tolerance.
+        """
 
 
 # Pipeline class of a `model_index.json` -> strategy, module and class of the editor.

@@ -172,6 +172,7 @@ class LatentEditor(Editor):
             "prediction": str(solver.config.prediction_type),
             "precision": str(self._dtype).removeprefix("torch."),
             "device": _device_kind(self.device),
+            "reproducibility": "tolerance" if self.device.startswith("cuda") else "exact",
             "batch_size": self.settings.batch_size,
             "libraries": {
                 "torch": torch.__version__,

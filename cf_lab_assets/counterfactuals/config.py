@@ -78,6 +78,9 @@ class GenerationConfig(dg.Config):
     guidance_scale: float = Field(default=1.0, ge=1.0, description="1 is no guidance")
     image_guidance_scale: float = Field(default=1.0, ge=1.0, description="1 is no guidance")
     batch_size: int = Field(default=8, gt=0, description="candidates drawn at once")
+    size: int = Field(
+        default=0, ge=0, description="edge of pictures in pixels; 0 is the pipeline's"
+    )
     guidance_start: float = Field(default=0.0, ge=0, le=1, description="share of unguided steps")
     guidance_end: float = Field(default=1.0, ge=0, le=1, description="share after which none is")
     solver: Literal["own", "ddim", "dpm++", "euler", "unipc"] = Field(

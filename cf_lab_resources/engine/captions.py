@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from cf_lab_resources.engine.batching import Batches
 from cf_lab_resources.engine.editors import Drawing, DrawingRefused, EditorSettings
 from cf_lab_resources.engine.folders import ModelRefused
-from cf_lab_resources.engine.latent import Branch, LatentEditor, Slot
+from cf_lab_resources.engine.latent import Branch, LatentEditor
+from cf_lab_resources.engine.pipeline import Slot
 
 if TYPE_CHECKING:
     import torch

@@ -43,6 +43,7 @@ class EditorSettings:
             limited interval").
         solver: the pipeline's own scheduler, or another that reads the same configuration.
         batch_size: members drawn at once; a fixed batch keeps results reproducible.
+        size: width and height of pictures in pixels; 0 is the pipeline's own.
         precision: of the weights; ``auto`` is single on the CPU and half on a GPU.
         channels_last: memory layout of the convolutions.
         compiled: whether the UNet is compiled, which takes minutes and pays in long runs.
@@ -58,6 +59,7 @@ class EditorSettings:
     guidance_scale: float = 1.0
     image_guidance_scale: float = 1.0
     batch_size: int = 8
+    size: int = 0
     guidance_start: float = 0.0
     guidance_end: float = 1.0
     solver: Solver = "own"
@@ -173,6 +175,8 @@ class Editor(ABC):
 EDITORS: dict[str, tuple[Strategy, str, str]] = {
     "StableDiffusionInstructPix2PixPipeline": ("instruction", "instruction", "InstructionEditor"),
     "StableDiffusionXLInstructPix2PixPipeline": ("instruction", "instruction", "InstructionEditor"),
+    "QwenImageEditPlusPipeline": ("instruction", "transformers", "QwenEditor"),
+    "FluxKontextPipeline": ("instruction", "transformers", "FluxKontextEditor"),
     "StableDiffusionPipeline": ("captions", "captions", "CaptionEditor"),
     "StableDiffusionXLPipeline": ("captions", "captions", "CaptionEditor"),
     "StableDiffusionInpaintPipeline": ("inpainting", "inpainting", "InpaintingEditor"),

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from cf_lab_resources.engine.editors import Drawing, DrawingRefused, EditorSettings
 from cf_lab_resources.engine.folders import ModelRefused
-from cf_lab_resources.engine.latent import Branch, LatentEditor, Slot
+from cf_lab_resources.engine.latent import Branch, LatentEditor
 from cf_lab_resources.engine.pictures import square
+from cf_lab_resources.engine.pipeline import Slot
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import platform
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -21,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cf_lab_resources.engine.batching import Batches
-from cf_lab_resources.engine.editors import Drawing, Editor, EditorSettings, Member
-from cf_lab_resources.engine.folders import ModelRefused, quieten_libraries
+from cf_lab_resources.engine.editors import EditorSettings
+from cf_lab_resources.engine.folders import ModelRefused
+from cf_lab_resources.engine.pipeline import PipelineEditor, Slot, generator
 
 if TYPE_CHECKING:
     import torch
@@ -36,13 +35,6 @@ SOLVERS = {
     "euler": "EulerDiscreteScheduler",
     "unipc": "UniPCMultistepScheduler",
 }
-
-
-class Slot(NamedTuple):
-    """A place in a batch: one member of one draw."""
-
-    drawing: Drawing
-    member: Member
 
 
 class Text(NamedTuple):
@@ -122,73 +114,32 @@ class Conditions:
         return total
 
 
-class LatentEditor(Editor):
+class LatentEditor(PipelineEditor):
     """An editor with an autoencoder, a UNet and one or two CLIP text encoders."""
 
     def __init__(self, folder: Path, settings: EditorSettings, device: str | None = None) -> None:
-        """Load the pipeline; see `editors.load_editor`, which has checked the folder.
+        """Load the pipeline; see `PipelineEditor`.
 
         Raises:
             ModelRefused: a part is missing or damaged, or the UNet is of another strategy.
         """
-        import torch
-
-        self.settings = settings
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._dtype = _dtype(settings.precision, self.device)
-        self._pipeline = _load(folder, self._dtype).to(self.device)
+        super().__init__(folder, settings, device)
         self._unet: Any = self._pipeline.unet
         self._vae: Any = self._pipeline.vae
         self._check_unet(folder)
         self._optimise()
-        self.size = int(self._unet.config.sample_size) * int(self._pipeline.vae_scale_factor)
-        self.max_tokens = int(self._pipeline.tokenizer.model_max_length)
+        scale = int(self._pipeline.vae_scale_factor)
+        self.size = settings.size or int(self._unet.config.sample_size) * scale
+        if self.size % scale:
+            raise ModelRefused(
+                f"size {self.size} is no multiple of {scale}, the autoencoder's scale"
+            )
+        self._edge = self.size // scale
         self._texts: OrderedDict[str, Text] = OrderedDict()
-        self._batches = Batches(settings.batch_size)
-
-    def draw(self, drawings: Sequence[Drawing]) -> list[list[Image.Image]]:
-        """See `Editor.draw`."""
-        for drawing in drawings:
-            self._check(drawing)
-        slots = [Slot(drawing, member) for drawing in drawings for member in drawing.members]
-        pictures = iter(self._batches.run(slots, self._draw_batch))
-        return [[next(pictures) for _ in drawing.members] for drawing in drawings]
-
-    def count_tokens(self, sentence: str) -> int:
-        """See `Editor.count_tokens`."""
-        return len(self._pipeline.tokenizer(sentence).input_ids)
-
-    def describe(self) -> dict[str, Any]:
-        """See `Editor.describe`."""
-        import diffusers
-        import torch
-        import transformers
-
-        solver = self._solver()
-        return {
-            "pipeline": type(self._pipeline).__name__,
-            "strategy": self.strategy,
-            "solver": type(solver).__name__,
-            "prediction": str(solver.config.prediction_type),
-            "precision": str(self._dtype).removeprefix("torch."),
-            "device": _device_kind(self.device),
-            "reproducibility": "tolerance" if self.device.startswith("cuda") else "exact",
-            "batch_size": self.settings.batch_size,
-            "libraries": {
-                "torch": torch.__version__,
-                "diffusers": diffusers.__version__,
-                "transformers": transformers.__version__,
-                "python": platform.python_version(),
-            },
-        }
 
     @abstractmethod
     def _check_unet(self, folder: Path) -> None:
         """Refuse a UNet that does not take what this strategy gives it."""
-
-    @abstractmethod
-    def _check(self, drawing: Drawing) -> None:
-        """Refuse a drawing that lacks what is needed."""
 
     @abstractmethod
     def _branches(self, slots: Sequence[Slot]) -> tuple[list[Branch], list[Branch]]:
@@ -210,8 +161,7 @@ class LatentEditor(Editor):
             before_step: called with the number of each step before it is done.
         """
         plain, guided = (Conditions.of(one, self.size) for one in self._branches(slots))
-        # On the CPU also for CUDA: the same noise on every device.
-        generators = [_generator(slot.drawing.seed) for slot in slots]
+        generators = [generator(slot.drawing.seed) for slot in slots]
         solver, steps = self._solver(), self.settings.steps
         solver.set_timesteps(steps, device=self.device)
         latents = self._noise(generators) * solver.init_noise_sigma
@@ -234,8 +184,7 @@ class LatentEditor(Editor):
     def _noise(self, generators: Sequence[torch.Generator]) -> torch.Tensor:
         import torch
 
-        edge = int(self._unet.config.sample_size)
-        shape = (int(self._vae.config.latent_channels), edge, edge)
+        shape = (int(self._vae.config.latent_channels), self._edge, self._edge)
         noise = [torch.randn(shape, generator=one, dtype=self._dtype) for one in generators]
         return torch.stack(noise).to(self.device)
 
@@ -339,46 +288,6 @@ class LatentEditor(Editor):
             self._unet.compile(mode="reduce-overhead" if self.device == "cuda" else "default")
 
 
-def _load(folder: Path, dtype: torch.dtype) -> Any:
-    quieten_libraries()  # before the import below, which warns of packages we do without
-    import diffusers
-
-    from cf_lab_resources.engine.editors import pipeline_class
-
-    kind = getattr(diffusers, pipeline_class(folder))
-    try:
-        pipeline = kind.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype
-        )
-    except Exception as error:  # each library has errors of its own for a damaged file
-        raise ModelRefused(
-            f"{folder} can't be loaded as a {kind.__name__}: "
-            f"{(str(error).splitlines() or [type(error).__name__])[0]}"
-        ) from error
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def _dtype(precision: str, device: str) -> torch.dtype:
-    import torch
-
-    if precision != "auto":
-        found: torch.dtype = getattr(torch, precision)
-        return found
-    if not device.startswith("cuda"):
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
-
-def _device_kind(device: str) -> str:
-    """What a result may depend on: the processor's architecture, or the GPU's name."""
-    import torch
-
-    if device.startswith("cuda"):
-        return f"cuda {torch.cuda.get_device_name(device)}"
-    return f"{device} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-
-
 def _quantise(unet: Any) -> None:
     try:
         from torchao.quantization import (  # type: ignore[import-not-found]
@@ -390,12 +299,6 @@ def _quantise(unet: Any) -> None:
             "int8 needs the package torchao; install it, or leave the option out"
         ) from error
     quantize_(unet, Int8WeightOnlyConfig())
-
-
-def _generator(seed: int) -> torch.Generator:
-    import torch
-
-    return torch.Generator("cpu").manual_seed(seed)
 
 
 def _levels(picture: Image.Image) -> Any:

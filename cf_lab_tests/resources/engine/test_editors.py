@@ -51,8 +51,8 @@ def generators(drawing):
 
 
 @pytest.mark.parametrize("name", ["instruction", "instruction-xl"])
-@pytest.mark.parametrize("solver", ["ddim", "euler", "ancestral"])
-@pytest.mark.parametrize("guidance", [(1.0, 1.0), (7.5, 1.0), (7.5, 1.5), (4.0, 4.0)])
+@pytest.mark.parametrize("solver", ["ddim", "ancestral"])
+@pytest.mark.parametrize("guidance", [(1.0, 1.0), (7.5, 1.0), (7.5, 1.5)])
 def test_instruction_editing_is_that_of_the_stock_pipeline(folder, name, solver, guidance):
     place, pipeline = folder(name, solver)
     settings = EditorSettings(STEPS, *guidance, batch_size=4)
@@ -68,6 +68,42 @@ def test_instruction_editing_is_that_of_the_stock_pipeline(folder, name, solver,
     ).images
     assert np.abs(levels(drawn) - levels(stock)).max() <= 1
     assert np.abs(levels(drawn)[0] - levels(drawn)[1]).max() > 0
+
+
+FLUX = "flux-1-dev-non-commercial-license"
+
+
+def test_flux_kontext_edits_as_its_own_pipeline_does(folder):
+    place, pipeline = folder("flux")
+    settings = EditorSettings(2, 2.5, batch_size=4, size=tiny.SIZE, accepted_licence=FLUX)
+    drawing = Drawing("s1", 0, MEMBERS, picture(1))
+    (drawn,) = load_editor(place, settings, "cpu").draw([drawing])
+    stock = pipeline(
+        image=[picture(1)] * len(MEMBERS),
+        prompt=[member.instruction for member in MEMBERS],
+        generator=generators(drawing),
+        guidance_scale=2.5,
+        num_inference_steps=2,
+        height=tiny.SIZE,
+        width=tiny.SIZE,
+        max_area=tiny.SIZE**2,
+        _auto_resize=False,
+    ).images
+    assert np.abs(levels(drawn) - levels(stock)).max() <= 1
+
+
+def test_flux_kontext_without_a_card_is_taken_for_what_its_weights_came_under(folder):
+    with pytest.raises(LicenceRefused, match=FLUX):
+        load_editor(folder("flux")[0], EditorSettings(), "cpu")
+
+
+def test_pictures_may_have_another_size_than_the_pipelines_own(folder):
+    place, _ = folder("instruction")
+    editor = load_editor(place, EditorSettings(2, size=24), "cpu")
+    (drawn,) = editor.draw([Drawing("s1", 0, MEMBERS[:1], picture(1))])
+    assert drawn[0].size == (24, 24)
+    with pytest.raises(ModelRefused, match="size 25 is no multiple"):
+        load_editor(place, EditorSettings(2, size=25), "cpu")
 
 
 @pytest.mark.parametrize("name", ["captions", "captions-xl"])

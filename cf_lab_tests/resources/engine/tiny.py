@@ -6,6 +6,9 @@ from diffusers import (
     DDIMScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxKontextPipeline,
+    FluxTransformer2DModel,
     StableDiffusionInpaintPipeline,
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPipeline,
@@ -14,7 +17,13 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+)
 
 from cf_lab_assets.starter import text
 
@@ -115,7 +124,51 @@ def sdxl(kind, channels, solver):
     )
 
 
+def flux_kontext(kind, channels, solver):
+    """Four layers of a rectified flow; its second text encoder is a T5."""
+    tokenizer = text.build_tokenizer()
+    torch.manual_seed(4)
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=4,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        axes_dims_rope=[4, 4, 8],
+        guidance_embeds=True,
+    ).eval()
+    torch.manual_seed(5)
+    small = AutoencoderKL(
+        block_out_channels=(4,),
+        latent_channels=1,
+        norm_num_groups=1,
+        sample_size=SIZE,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        shift_factor=0.0609,
+        scaling_factor=1.5035,
+    ).eval()
+    t5 = T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer), d_model=WIDTH, d_kv=8, d_ff=WIDTH, num_layers=1, num_heads=2
+        )
+    ).eval()
+    return kind(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=small,
+        text_encoder=encoder(tokenizer),
+        tokenizer=tokenizer,
+        text_encoder_2=t5,
+        tokenizer_2=tokenizer,
+        transformer=transformer,
+    )
+
+
 MAKERS = {
+    "flux": (flux_kontext, FluxKontextPipeline, None),
     "instruction": (stable_diffusion, StableDiffusionInstructPix2PixPipeline, 8),
     "instruction-xl": (sdxl, StableDiffusionXLInstructPix2PixPipeline, 8),
     "captions": (stable_diffusion, StableDiffusionPipeline, 4),

@@ -1,0 +1,140 @@
+"""Editors by diffusers' pipelines: loading, precision, and what is on record of them."""
+
+from __future__ import annotations
+
+import platform
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cf_lab_resources.engine.batching import Batches
+from cf_lab_resources.engine.editors import (
+    Drawing,
+    Editor,
+    EditorSettings,
+    Member,
+    pipeline_class,
+)
+from cf_lab_resources.engine.folders import ModelRefused, quieten_libraries
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+
+class Slot(NamedTuple):
+    """A place in a batch: one member of one draw."""
+
+    drawing: Drawing
+    member: Member
+
+
+class PipelineEditor(Editor):
+    """An editor that works with the parts of a diffusers pipeline."""
+
+    def __init__(self, folder: Path, settings: EditorSettings, device: str | None = None) -> None:
+        """Load the pipeline; see `editors.load_editor`, which has checked the folder.
+
+        Raises:
+            ModelRefused: a part is missing or damaged.
+        """
+        import torch
+
+        self.settings = settings
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._dtype = _dtype(settings.precision, self.device)
+        self._pipeline = _load(folder, self._dtype).to(self.device)
+        self.max_tokens = int(self._pipeline.tokenizer.model_max_length)
+        self._batches = Batches(settings.batch_size)
+
+    def draw(self, drawings: Sequence[Drawing]) -> list[list[Image.Image]]:
+        """See `Editor.draw`."""
+        for drawing in drawings:
+            self._check(drawing)
+        slots = [Slot(drawing, member) for drawing in drawings for member in drawing.members]
+        pictures = iter(self._batches.run(slots, self._draw_batch))
+        return [[next(pictures) for _ in drawing.members] for drawing in drawings]
+
+    def count_tokens(self, sentence: str) -> int:
+        """See `Editor.count_tokens`."""
+        return len(self._pipeline.tokenizer(sentence).input_ids)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Editor.describe`."""
+        import diffusers
+        import torch
+        import transformers
+
+        return {
+            "pipeline": type(self._pipeline).__name__,
+            "strategy": self.strategy,
+            "solver": type(self._solver()).__name__,
+            "precision": str(self._dtype).removeprefix("torch."),
+            "device": _device_kind(self.device),
+            "reproducibility": "tolerance" if self.device.startswith("cuda") else "exact",
+            "batch_size": self.settings.batch_size,
+            "libraries": {
+                "torch": torch.__version__,
+                "diffusers": diffusers.__version__,
+                "transformers": transformers.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+    @abstractmethod
+    def _check(self, drawing: Drawing) -> None:
+        """Refuse a drawing that lacks what is needed."""
+
+    @abstractmethod
+    def _draw_batch(self, slots: Sequence[Slot]) -> list[Image.Image]:
+        """The pictures of one batch."""
+
+    def _solver(self) -> Any:
+        """The scheduler that is used."""
+        return self._pipeline.scheduler
+
+
+def _load(folder: Path, dtype: torch.dtype) -> Any:
+    quieten_libraries()  # before the import below, which warns of packages we do without
+    import diffusers
+
+    kind = getattr(diffusers, pipeline_class(folder))
+    try:
+        pipeline = kind.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=dtype
+        )
+    except Exception as error:  # each library has errors of its own for a damaged file
+        raise ModelRefused(
+            f"{folder} can't be loaded as a {kind.__name__}: "
+            f"{(str(error).splitlines() or [type(error).__name__])[0]}"
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _dtype(precision: str, device: str) -> torch.dtype:
+    import torch
+
+    if precision != "auto":
+        found: torch.dtype = getattr(torch, precision)
+        return found
+    if not device.startswith("cuda"):
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _device_kind(device: str) -> str:
+    """What a result may depend on: the processor's architecture, or the GPU's name."""
+    import torch
+
+    if device.startswith("cuda"):
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return f"{device} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def generator(seed: int) -> torch.Generator:
+    """A source of noise; on the CPU also for CUDA, so that it is the same on every device."""
+    import torch
+
+    return torch.Generator("cpu").manual_seed(seed)

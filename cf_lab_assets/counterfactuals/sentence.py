@@ -300,7 +300,8 @@ class _Reader:
         last = len(self.items) - 1
         for index, item in enumerate(self.items):
             adjective, noun, title, phrase = item.parts
-            if index and self._is_verb(self.items[index - 1], item):
+            before = self.items[index - 1] if index else None
+            if before and before.end == item.start and self._is_verb(before, item):
                 continue
             if phrase:
                 self._add_phrase(item, phrase)
@@ -324,7 +325,7 @@ class _Reader:
     def _is_verb(self, subject: _Item, item: _Item) -> bool:
         """Whether a word that looks like people is what one does: "a woman enters her car"."""
         sentence, noun = self.sentence, subject.parts.noun
-        if item.start != subject.end or item.end - item.start > 1 or sentence.broken[item.start]:
+        if item.end - item.start > 1 or sentence.broken[item.start]:
             return False
         if sentence.lower[item.start][-1] != "s" or item.parts.adjective:
             return False
@@ -342,8 +343,8 @@ class _Reader:
         return (
             following.start == item.end
             and not self.sentence.broken[following.start]
-            and not self._is_verb(item, following)
             and not (following.parts.phrase or following.parts.title)
+            and not self._is_verb(item, following)
         )
 
     def _is_head(self, item: _Item) -> bool:
@@ -358,13 +359,14 @@ class _Reader:
         if at >= len(sentence.words) or sentence.broken[at]:
             return False
         word = sentence.lower[at]
+        if word in english.FUNCTION_WORDS:
+            return False
         if word in self.taxonomy.animals or word in self.taxonomy.things:
-            return word not in _ALSO_PEOPLE and word not in english.FUNCTION_WORDS
+            return word not in _ALSO_PEOPLE
         if _is_plural(sentence.lower[at - 1], self.taxonomy):
             return False  # "women walk": a verb without ending
         return not (
-            word in english.FUNCTION_WORDS
-            or not word.isalpha()
+            not word.isalpha()
             or sentence.words[at][0].isupper()
             or english.is_adverb(word)
             or english.follows_noun(word)

@@ -101,7 +101,7 @@ def test_directions_are_compared_with_their_opposites_and_intersections_too():
 )
 def test_a_check_passes_only_on_enough_and_equal(made, passed, severity):
     results = checks.evaluate(made)
-    assert [result.check_name for result in results] == [spec.name for spec in checks.SPECS]
+    assert [result.check_name for result in results] == [checks.SOURCE_GROUPS, checks.DIRECTIONS]
     for result in results:
         assert result.passed is passed
         assert result.severity == severity

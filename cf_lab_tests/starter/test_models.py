@@ -39,7 +39,7 @@ def test_edits_are_near_the_truth_and_leave_the_rest(measured):
 def test_the_evaluation_would_notice_an_editor_that_does_nothing():
     class Idle:
         def draw(self, drawings):
-            return [drawing.source for drawing in drawings]
+            return [[drawing.source for _ in drawing.members] for drawing in drawings]
 
     classifier = AttributeClassifier(artifacts.model_folder(artifacts.CLASSIFIER))
     idle = evaluation.evaluate(6, models=lambda: (Idle(), classifier))

@@ -45,6 +45,7 @@ SPECS = [
 def evaluate_replay(result: replay.Replay) -> dg.AssetCheckResult:
     """The result of `REPLAY` for one batch."""
     return dg.AssetCheckResult(
+        asset_key=names.CANDIDATES,
         check_name=REPLAY,
         passed=result.passed,
         metadata={

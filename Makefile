@@ -11,6 +11,8 @@ UV_VERSION := 0.13.9
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
+# Each worker has one thread: more would wait for each other's processors.
+PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) -n $(WORKERS)
 
 .PHONY: install demo up lint format test test-all test-browser train-starter lock clean
 
@@ -48,7 +50,7 @@ format: install
 	$(BIN)/ruff format .
 
 test: lint
-	$(PYTEST) -n $(WORKERS) -m "not slow and not browser"
+	$(PARALLEL) -m "not slow and not browser"
 
 # Debian packages that single tests ask for; where they can't be had, those tests are skipped.
 test-all: lint
@@ -57,7 +59,7 @@ test-all: lint
 	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
 	    link-grammar link-grammar-dictionaries-en >/dev/null; \
 	fi
-	$(PYTEST) -n $(WORKERS) -m "not browser"
+	$(PARALLEL) -m "not browser"
 	$(MAKE) test-browser
 
 # Exit code 5 of pytest says that there is no such test, which is not a failure.

@@ -62,6 +62,7 @@ def fingerprint(
     inputs = {
         "batches": stored,
         "models": artifacts.starter_manifest(),
+        "models in use": artifacts.identity(bucket),
         "publication": dict(definitions.resources or {})["publication"].open().identity,
         "code": {
             spec.key.to_user_string(): spec.code_version

@@ -89,7 +89,15 @@ def test_jobs_schedules_and_sensors_are_there():
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "daily_refresh",
         "daily_backup",
+        "daily_model_verification",
     }
     assert {"incoming_deliveries", "follow_upstream"} <= {s.name for s in repository.sensor_defs}
-    for name in ("make_counterfactuals", "make_dataset", "audit", "publish", "back_up"):
+    for name in (
+        "make_counterfactuals",
+        "make_dataset",
+        "audit",
+        "publish",
+        "back_up",
+        "verify_models",
+    ):
         assert DEFS.resolve_job_def(name).executor_def is dg.in_process_executor

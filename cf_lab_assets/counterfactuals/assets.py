@@ -105,7 +105,7 @@ def refuse(error: Exception) -> dg.Failure:
 
 @dg.asset(
     key=names.EDIT_PLAN,
-    deps=[names.SOURCE_PAIRS],
+    deps=[names.SOURCE_PAIRS, names.MODEL_ARTIFACTS],
     partitions_def=names.SOURCE_BATCHES,
     group_name=names.COUNTERFACTUALS,
     owners=names.OWNERS,
@@ -124,7 +124,8 @@ def edit_plan(
         target = config.sampling.as_target()
         over = target.over if target else ()
         planner = plan.Planner(Rewriter(default_taxonomy()), config.attributes, over=over)
-        made = planning.write_plan(store, batch, planner, target, artifacts.generation_models())
+        models = artifacts.generation_models(store)
+        made = planning.write_plan(store, batch, planner, target, models)
     except LabError as error:
         raise refuse(error) from error
     sample = [
@@ -202,12 +203,12 @@ def draw_and_score(
     from cf_lab_assets.counterfactuals.targets import read_sampling
 
     store, batch = bucket.open(), context.partition_key
-    models = artifacts.generation_models()
+    models = artifacts.generation_models(store)
     hashes = {role: model["sha256"] for role, model in models.items()}
     generator = generation.Generator(
         store,
         batch,
-        lambda: (artifacts.load_editor(config.editor), artifacts.load_judge()),
+        lambda: (artifacts.load_editor(config.editor, store), artifacts.load_judge()),
         {**hashes, "calibration": artifacts.calibration_hash()},
         config.editor,
         config.max_draws,

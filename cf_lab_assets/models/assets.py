@@ -1,11 +1,22 @@
 """Model artifacts as assets."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from cf_lab_assets import names
-from cf_lab_assets.models import artifacts
+from cf_lab_assets.models import artifacts, registry
+from cf_lab_resources.dagster import BucketResource
+from cf_lab_resources.errors import LabError
+
+COLUMNS = dg.TableSchema(
+    [
+        dg.TableColumn("model", "string", "the lab's name for it"),
+        dg.TableColumn("uri", "string", "where it came from"),
+        dg.TableColumn("revision", "string", "the hub's commit, or the package's version"),
+        dg.TableColumn("licence", "string", "as its card names it"),
+        dg.TableColumn("bytes", "int"),
+        dg.TableColumn("sha256", "string", "of the folder's files and their names"),
+    ]
+)
 
 
 @dg.asset(
@@ -13,42 +24,28 @@ from cf_lab_assets.models import artifacts
     group_name=names.MODELS,
     owners=names.OWNERS,
     kinds={"python", "pytorch"},
-    code_version="1",
-    check_specs=[
-        dg.AssetCheckSpec(
-            "every_file_is_the_one_on_record", asset=names.MODEL_ARTIFACTS, blocking=True
-        )
-    ],
+    code_version="2",
 )
-def model_artifacts() -> dg.MaterializeResult:
-    """Editor, scorers and audited models, each compared with its manifest of hashes."""
-    found, damaged = [], []
-    for name in artifacts.FOLDERS:
-        try:
-            found.append(artifacts.verify(name))
-        except artifacts.ModelDamaged as error:
-            damaged.append(str(error))
+def model_artifacts(
+    context: dg.AssetExecutionContext, bucket: BucketResource
+) -> dg.MaterializeResult:
+    """Editor, scorers and audited models in the bucket, each under the hash of its files."""
+    store = bucket.open()
+    try:
+        found = {
+            name: artifacts.resolve(store, name, context.log.info)
+            for name in artifacts.models_in_use()
+        }
+    except LabError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
     records = [
-        dg.TableRecord({"model": a.name, "bytes": a.bytes, "sha256": a.sha256}) for a in found
+        dg.TableRecord({"model": name, **registry.file_metadata(manifest)})
+        for name, manifest in found.items()
     ]
-    schema = dg.TableSchema(
-        [
-            dg.TableColumn("model", "string"),
-            dg.TableColumn("bytes", "int"),
-            dg.TableColumn("sha256", "string", "of the folder's files and their names"),
-        ]
-    )
     return dg.MaterializeResult(
         metadata={
-            "models": dg.MetadataValue.table(records, schema),
+            "models": dg.MetadataValue.table(records, COLUMNS),
             "dagster/row_count": len(found),
         },
-        data_version=dg.DataVersion("-".join(artifact.sha256[:12] for artifact in found)),
-        check_results=[
-            dg.AssetCheckResult(
-                check_name="every_file_is_the_one_on_record",
-                passed=not damaged,
-                metadata={"damaged": dg.MetadataValue.json(damaged), "limit": 0},
-            )
-        ],
+        data_version=dg.DataVersion("-".join(one.sha256[:12] for one in found.values())),
     )

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from cf_lab_assets.models import artifacts
-from cf_lab_resources.engine.editors import EditorSettings, InstructionEditor, noise_seed
+from cf_lab_resources.engine.editors import EditorSettings, load_editor, noise_seed
 from cf_lab_resources.engine.folders import ModelRefused, check_folder, folder_hash
 
 
@@ -53,8 +53,8 @@ def test_a_missing_or_empty_folder_is_refused(tmp_path):
 
 
 def test_a_folder_of_another_kind_is_no_editor():
-    with pytest.raises(ModelRefused, match="InstructPix2Pix"):
-        InstructionEditor(artifacts.model_folder(artifacts.CLASSIFIER), EditorSettings())
+    with pytest.raises(ModelRefused, match="no pipeline folder"):
+        load_editor(artifacts.model_folder(artifacts.CLASSIFIER), EditorSettings())
 
 
 def test_the_hash_of_a_folder_covers_names_and_bytes(tmp_path):

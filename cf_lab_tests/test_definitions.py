@@ -58,7 +58,7 @@ def test_the_graph_is_the_one_of_the_design():
         groups.setdefault(spec.group_name, set()).add(spec.key.path[-1])
     assert groups == {
         "sources": {"pairs"},
-        "models": {"artifacts"},
+        "models": {"artifacts", "optimised"},
         "starter": {"autoencoder", "editor", "scorers", "audited_models", "manifest"},
         "counterfactuals": {
             "edit_plan",

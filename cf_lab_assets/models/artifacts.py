@@ -177,7 +177,12 @@ def in_use_folder(name: str, bucket: Bucket | None = None) -> Path:
     if uri.scheme == STARTER:
         return WEIGHTS / uri.path
     store = bucket or _bucket()
-    return registry.local_folder(store, _on_record(store, uri), Settings.from_env().models_folder)
+    return cached(store, on_record(store, uri))
+
+
+def cached(bucket: Bucket, manifest: Manifest) -> Path:
+    """This machine's verified copy of a model in the bucket; see `registry.local_folder`."""
+    return registry.local_folder(bucket, manifest, Settings.from_env().models_folder)
 
 
 def _bucket() -> Bucket:
@@ -186,7 +191,12 @@ def _bucket() -> Bucket:
     return open_bucket(Settings.from_env().bucket)
 
 
-def _on_record(bucket: Bucket, uri: ModelUri) -> Manifest:
+def on_record(bucket: Bucket, uri: ModelUri) -> Manifest:
+    """The model that a URI stands for.
+
+    Raises:
+        ModelUnavailable: it was not fetched yet.
+    """
     manifest = registry.recorded(bucket, uri)
     if manifest is None:
         raise not_fetched(uri)
@@ -214,7 +224,7 @@ def generation_models(bucket: Bucket | None = None) -> dict[str, dict[str, str]]
     }
     editor = editor_uri()
     if editor.scheme != STARTER:
-        found = _on_record(bucket or _bucket(), editor)
+        found = on_record(bucket or _bucket(), editor)
         models["editor"] = {"name": str(editor), "sha256": found.sha256, "family": found.family}
     return models
 

@@ -39,6 +39,13 @@ class Verification:
     places: tuple[str, ...]
     damaged: tuple[str, ...]
 
+    @property
+    def state(self) -> str:
+        """In two words."""
+        if not self.about:
+            return "not fetched"
+        return f"{len(self.damaged)} damaged" if self.damaged else "intact"
+
 
 def verify(bucket: Bucket) -> list[Verification]:
     """Re-hash every file of every model in use: the package's, this machine's, the bucket's.
@@ -103,6 +110,6 @@ def table(verified: Sequence[Verification]) -> Table:
             f"{one.about['bytes']:,}" if one.about else None,
             one.about.get("sha256", "")[:SHOWN_DIGITS],
             ", ".join(one.places),
-            f"{len(one.damaged)} damaged" if one.damaged else "intact",
+            one.state,
         )
     return shown

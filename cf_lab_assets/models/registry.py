@@ -363,10 +363,17 @@ def damages(bucket: Bucket, manifest: Manifest, cache: Path) -> list[str]:
             digest = None
         if digest != file.sha256:
             what = "changed" if digest else "missing"
-            found.append(f"{path} of {manifest.uri} is {what}: {bucket.url(key)}")
+            found.append(
+                f"{path} of {manifest.uri} is {what}: restore {bucket.url(key)} from a backup, or "
+                "remove it and materialise models/artifacts again"
+            )
     folder = cache / manifest.sha256
     if folder.is_dir():
-        found += [f"{folder / path} is changed or missing" for path in _unlike(folder, manifest)]
+        found += [
+            f"{folder / path} is changed, missing or added: remove {folder}, which is copied anew "
+            "from the bucket"
+            for path in _unlike(folder, manifest)
+        ]
     return found
 
 

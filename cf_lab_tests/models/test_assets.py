@@ -16,6 +16,7 @@ from cf_lab_assets.models.checks import (
     every_model_loads,
 )
 from cf_lab_resources.dagster import BucketResource
+from cf_lab_resources.engine.editors import EditorSettings
 from cf_lab_resources.engine.model_sources import ModelUnavailable
 
 
@@ -113,6 +114,7 @@ def test_another_editor_is_resolved_loaded_and_has_its_own_hash(materialise, buc
     assert editor["family"] == "stable-diffusion"
     assert artifacts.identity(bucket)[uri] == editor["sha256"]
     assert artifacts.in_use_folder(uri, bucket) != folder
+    assert artifacts.load_editor(EditorSettings(), bucket).strategy == "instruction"
 
 
 def test_variants_are_artifacts_of_their_own_and_measured(materialise, bucket):
@@ -134,6 +136,7 @@ def test_variants_are_artifacts_of_their_own_and_measured(materialise, bucket):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_bf16_editor_keeps_the_quality_of_the_original(materialise):
     materialise(model_artifacts)
     result = materialise(optimised_models)

@@ -10,7 +10,9 @@ import pytest
 from cf_lab_assets import names
 from cf_lab_assets.definitions import build_defs
 
-HEAVY = ["torch", "diffusers", "transformers", "pandas", "datasets", "c2pa", "mlcroissant"]
+HEAVY = """
+    torch diffusers transformers huggingface_hub safetensors pandas datasets c2pa mlcroissant
+""".split()
 DEFS = build_defs()
 SPECS = sorted(DEFS.resolve_all_asset_specs(), key=lambda spec: spec.key)
 

@@ -140,8 +140,12 @@ def resolve(bucket: Bucket, name: str, announce: registry.Announce = print) -> M
     return registry.resolve(bucket, uri, Settings.from_env().models_folder, WEIGHTS, announce)
 
 
-def identity(bucket: Bucket) -> dict[str, str]:
+def identity(bucket: Bucket, announce: registry.Announce = print) -> dict[str, str]:
     """What tells that a model in use has changed: its hash, or the URI where that pins it.
+
+    Args:
+        bucket: keeps those that are looked at anew because nothing pins them.
+        announce: called with a line for each file that is fetched.
 
     Raises:
         LabError: a model whose content is not pinned can't be had; see `registry.resolve`.
@@ -149,7 +153,7 @@ def identity(bucket: Bucket) -> dict[str, str]:
     found = {}
     for name, uri in models_in_use().items():
         if uri.scheme in (S3, FOLDER) and not uri.revision:
-            found[name] = resolve(bucket, name).sha256
+            found[name] = resolve(bucket, name, announce).sha256
         else:
             found[name] = folder_hash(model_folder(name)) if name in FOLDERS else str(uri)
     return found

@@ -415,7 +415,10 @@ def local_folder(bucket: Bucket, manifest: Manifest, cache: Path) -> Path:
 def _copy_in(bucket: Bucket, file: FileRecord, have: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if have.is_file() and file_hash(have) == file.sha256:
-        os.link(have, target)
+        try:
+            os.link(have, target)
+        except OSError:  # some network mounts know no hard links
+            shutil.copyfile(have, target)
         return
     key = file_key(file)
     bucket.get_file(key, target)

@@ -12,6 +12,7 @@ from datetime import timedelta
 import dagster as dg
 
 from cf_lab_assets import names
+from cf_lab_assets.models import checks as model_checks
 from cf_lab_assets.sources.sensors import incoming_sensor
 
 MAKE_COUNTERFACTUALS = "make_counterfactuals"
@@ -20,6 +21,7 @@ AUDIT = "audit"
 PUBLISH = "publish"
 BACK_UP = "back_up"
 TRAIN_STARTER = "train_starter"
+VERIFY_MODELS = "verify_models"
 
 _BY_BATCH = [
     names.SOURCE_PAIRS,
@@ -70,6 +72,11 @@ JOBS = [
         dg.AssetSelection.groups(names.STARTER),
         description="The starter models from nothing: hours on a CPU, minutes on a GPU.",
     ),
+    dg.define_asset_job(
+        VERIFY_MODELS,
+        dg.AssetSelection.checks(model_checks.every_file_is_the_one_on_record),
+        description="Hashes every file of every model in use anew, and makes nothing.",
+    ),
 ]
 
 SCHEDULES = [
@@ -85,6 +92,13 @@ SCHEDULES = [
         cron_schedule="30 4 * * *",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Backs catalog and bucket up each night.",
+    ),
+    dg.ScheduleDefinition(
+        name="daily_model_verification",
+        job_name=VERIFY_MODELS,
+        cron_schedule="0 5 * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Looks each night whether the models' files are still the ones on record.",
     ),
 ]
 

@@ -321,6 +321,25 @@ def verify_images(
         raise typer.Exit(1)
 
 
+@app.command()
+def verify_models() -> None:
+    """Hash every file of every model in use anew; exit code 1 where one is damaged."""
+    from rich.console import Console
+
+    from cf_lab_assets.models import inspection
+    from cf_lab_resources.bucket import open_bucket
+
+    verified = inspection.verify(open_bucket(Settings.from_env().bucket))
+    # Hashes are to be copied: where no terminal is, nothing bounds a line.
+    console = Console() if sys.stdout.isatty() else Console(width=inspection.UNBOUNDED)
+    console.print(inspection.table(verified))
+    damaged = [line for one in verified for line in one.damaged]
+    for line in damaged:
+        say(line)
+    if damaged:
+        raise typer.Exit(1)
+
+
 def _errors() -> Console:
     from rich.console import Console
 

@@ -15,6 +15,7 @@ from cf_lab_assets.counterfactuals import assets as counterfactuals
 from cf_lab_assets.counterfactuals.packaging import assets as packaging
 from cf_lab_assets.counterfactuals.packaging import checks as packaging_checks
 from cf_lab_assets.models import assets as models
+from cf_lab_assets.models import checks as model_checks
 from cf_lab_assets.releases import assets as releases
 from cf_lab_assets.releases import checks as release_checks
 from cf_lab_assets.sources import assets as sources
@@ -37,7 +38,7 @@ ASSET_MODULES = [
     releases,
     backups,
 ]
-CHECK_MODULES = [packaging_checks, release_checks, backup_checks]
+CHECK_MODULES = [model_checks, packaging_checks, release_checks, backup_checks]
 
 
 def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:

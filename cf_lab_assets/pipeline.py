@@ -49,9 +49,15 @@ class Outcome:
 
 
 def fingerprint(
-    definitions: dg.Definitions, bucket: Bucket, plan: Mapping[str, Any] | None = None
+    definitions: dg.Definitions,
+    bucket: Bucket,
+    plan: Mapping[str, Any] | None = None,
+    announce: Callable[[str], None] = print,
 ) -> str:
-    """A hash of all that a release is made from: batches, models, publication, code, plan."""
+    """A hash of all that a release is made from: batches, models, publication, code, plan.
+
+    An editor whose content nothing pins is looked at anew, and `announce` told what is fetched.
+    """
     from cf_lab_assets.models import artifacts
     from cf_lab_assets.sources import batches
 
@@ -62,6 +68,7 @@ def fingerprint(
     inputs = {
         "batches": stored,
         "models": artifacts.starter_manifest(),
+        "models in use": artifacts.identity(bucket, announce),
         "publication": dict(definitions.resources or {})["publication"].open().identity,
         "code": {
             spec.key.to_user_string(): spec.code_version
@@ -99,7 +106,7 @@ def run(
     stored = sorted(batches.stored_batches(bucket))
     if not stored:
         raise NoBatches("no source batch is there yet; give one with `cf-lab ingest FOLDER`")
-    made_from = fingerprint(definitions, bucket, plan)
+    made_from = fingerprint(definitions, bucket, plan, announce)
     current = catalog.current_release()
     last = _last_run(bucket)
     if current and last and last["fingerprint"] == made_from:

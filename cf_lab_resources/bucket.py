@@ -18,7 +18,7 @@ import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import quote, unquote, urlsplit
@@ -59,10 +59,11 @@ class BucketKeyError(BucketError, LookupError):
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """A listed object: its key and its size in bytes."""
+    """A listed object: its key, its size in bytes, and what changes whenever it is written."""
 
     key: str
     size: int
+    etag: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,7 @@ class Bucket:
         with self._errors(prefix):
             for chunk in obstore.list(self._store, prefix or None, chunk_size=1000):
                 for entry in chunk:
-                    yield ObjectInfo(entry["path"], int(entry["size"]))
+                    yield ObjectInfo(entry["path"], int(entry["size"]), entry["e_tag"])
 
     def delete(self, keys: Iterable[str]) -> None:
         """Deletes objects; keys without an object are passed over."""
@@ -287,7 +288,9 @@ class Bucket:
                 ) from error
             raise BucketKeyError(f"{self._url}: there is no object {key!r}") from error
         except BaseError as error:
-            raise BucketError(f"{self._url}: {key!r}: {error}") from error
+            # What follows the first line is the store's own state, for its developers.
+            said = str(error).split("\n", 1)[0]
+            raise BucketError(f"{self._url}: {key!r}: {said}") from error
 
 
 def _create_file(path: str, data: bytes) -> None:

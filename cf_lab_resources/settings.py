@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+from cf_lab_resources.engine.model_uris import ModelUriError, parse_model_uri
 from cf_lab_resources.errors import LabError
 
 HOME_VARIABLE = "CF_LAB_HOME"
@@ -20,6 +21,7 @@ DAGSTER_POSTGRES_VARIABLE = "CF_LAB_DAGSTER_POSTGRES_URL"
 REDIS_VARIABLE = "CF_LAB_REDIS_URL"
 BUCKET_VARIABLE = "CF_LAB_BUCKET"
 BACKUP_VARIABLE = "CF_LAB_BACKUP"
+EDITOR_VARIABLE = "CF_LAB_EDITOR"
 TAXONOMY_VARIABLE = "CF_LAB_TAXONOMY"
 C2PA_KEY_VARIABLE = "CF_LAB_C2PA_KEY"
 C2PA_CERTIFICATE_VARIABLE = "CF_LAB_C2PA_CERTIFICATE"
@@ -27,6 +29,7 @@ DATASET_LICENSE_VARIABLE = "CF_LAB_DATASET_LICENSE"
 DATASET_PUBLISHER_VARIABLE = "CF_LAB_DATASET_PUBLISHER"
 
 DEFAULT_HOME = ".cf_lab"
+DEFAULT_EDITOR = "starter://editor"
 MAX_LINE = 200
 
 
@@ -58,6 +61,7 @@ class Settings:
         bucket_url: `file://`, `s3://` or `memory://` URL of the object store.
         dagster_postgres_url: libpq URL of Dagster's own database.
         backup_url: `file://` or `s3://` URL of the second place, where backups go.
+        editor: URI of the editor's model; see `cf_lab_resources.engine.model_uris`.
         taxonomy: A user's own taxonomy file, laid over the lab's.
         c2pa_key: PEM file of the key that signs packaged pictures; None for the home's test key.
         c2pa_certificate: PEM file of its certificate chain, the key's own certificate first.
@@ -71,6 +75,7 @@ class Settings:
     bucket_url: str | None = None
     dagster_postgres_url: str | None = None
     backup_url: str | None = None
+    editor: str = DEFAULT_EDITOR
     taxonomy: Path | None = None
     c2pa_key: Path | None = None
     c2pa_certificate: Path | None = None
@@ -104,6 +109,7 @@ class Settings:
             ),
             backup_url=_bucket_url(BACKUP_VARIABLE, value(BACKUP_VARIABLE), ("file", "s3"))
             or _folder_url(home / "backups"),
+            editor=_model_uri(EDITOR_VARIABLE, value(EDITOR_VARIABLE) or DEFAULT_EDITOR),
             taxonomy=_file(value(TAXONOMY_VARIABLE)),
             c2pa_key=_file(value(C2PA_KEY_VARIABLE)),
             c2pa_certificate=_file(value(C2PA_CERTIFICATE_VARIABLE)),
@@ -174,6 +180,13 @@ def _folder_url(folder: Path) -> str:
 
 def _file(path: str | None) -> Path | None:
     return Path(path).expanduser().absolute() if path else None
+
+
+def _model_uri(variable: str, text: str) -> str:
+    try:
+        return str(parse_model_uri(text))
+    except ModelUriError as error:
+        raise SettingsError(f"{variable}: {error}") from error
 
 
 def _line(variable: str, text: str | None) -> str | None:

@@ -10,7 +10,9 @@ import pytest
 from cf_lab_assets import names
 from cf_lab_assets.definitions import build_defs
 
-HEAVY = ["torch", "diffusers", "transformers", "pandas", "datasets", "c2pa", "mlcroissant"]
+HEAVY = """
+    torch diffusers transformers huggingface_hub safetensors pandas datasets c2pa mlcroissant
+""".split()
 DEFS = build_defs()
 SPECS = sorted(DEFS.resolve_all_asset_specs(), key=lambda spec: spec.key)
 
@@ -58,7 +60,7 @@ def test_the_graph_is_the_one_of_the_design():
         groups.setdefault(spec.group_name, set()).add(spec.key.path[-1])
     assert groups == {
         "sources": {"pairs"},
-        "models": {"artifacts"},
+        "models": {"artifacts", "optimised"},
         "starter": {"autoencoder", "editor", "scorers", "audited_models", "manifest"},
         "counterfactuals": {
             "edit_plan",
@@ -89,7 +91,15 @@ def test_jobs_schedules_and_sensors_are_there():
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "daily_refresh",
         "daily_backup",
+        "daily_model_verification",
     }
     assert {"incoming_deliveries", "follow_upstream"} <= {s.name for s in repository.sensor_defs}
-    for name in ("make_counterfactuals", "make_dataset", "audit", "publish", "back_up"):
+    for name in (
+        "make_counterfactuals",
+        "make_dataset",
+        "audit",
+        "publish",
+        "back_up",
+        "verify_models",
+    ):
         assert DEFS.resolve_job_def(name).executor_def is dg.in_process_executor

@@ -1,6 +1,7 @@
 """The whole way of the data on real services and the shipped models."""
 
 import json
+import shutil
 
 import dagster as dg
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from cf_lab_assets import pipeline
 from cf_lab_assets.counterfactuals.dataset import latest_hash
 from cf_lab_assets.definitions import build_defs
+from cf_lab_assets.models import artifacts
 from cf_lab_assets.releases.gates import GATES
 from cf_lab_assets.releases.pointer import rollback
 from cf_lab_assets.sources.ingest import ingest
@@ -134,3 +136,21 @@ def test_the_audit_finds_the_planted_skew_and_nothing_in_the_balanced_model(
 def test_another_edit_plan_is_something_to_do(definitions, bucket):
     plans = [None, {"attributes": ["gender"]}, {"attributes": ["gender+age"]}]
     assert len({pipeline.fingerprint(definitions, bucket, plan) for plan in plans}) == 3
+
+
+def test_another_editor_or_a_changed_one_is_something_to_do(
+    definitions, bucket, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CF_LAB_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "editor"
+    shutil.copytree(artifacts.model_folder(artifacts.EDITOR), folder)
+    found, said = [pipeline.fingerprint(definitions, bucket)], []
+    monkeypatch.setenv("CF_LAB_EDITOR", folder.as_uri())
+    found += [pipeline.fingerprint(definitions, bucket, None, said.append) for _ in range(2)]
+    assert len(said) == len(list(folder.rglob("*.*"))), "it is fetched once"
+    (folder / "README.md").write_text("another card")
+    found.append(pipeline.fingerprint(definitions, bucket, None, said.append))
+    monkeypatch.setenv("CF_LAB_EDITOR", "hf://lab/editor@main")
+    found.append(pipeline.fingerprint(definitions, bucket))
+    assert found[1] == found[2]
+    assert len(set(found)) == 4

@@ -107,7 +107,7 @@ def refuse(error: Exception) -> dg.Failure:
 
 @dg.asset(
     key=names.EDIT_PLAN,
-    deps=[names.SOURCE_PAIRS],
+    deps=[names.SOURCE_PAIRS, names.MODEL_ARTIFACTS],
     partitions_def=names.SOURCE_BATCHES,
     group_name=names.COUNTERFACTUALS,
     owners=names.OWNERS,
@@ -126,7 +126,8 @@ def edit_plan(
         target = config.sampling.as_target()
         over = target.over if target else ()
         planner = plan.Planner(Rewriter(default_taxonomy()), config.attributes, over=over)
-        made = planning.write_plan(store, batch, planner, target, artifacts.generation_models())
+        models = artifacts.generation_models(store)
+        made = planning.write_plan(store, batch, planner, target, models)
     except LabError as error:
         raise refuse(error) from error
     sample = [
@@ -204,7 +205,7 @@ def draw_and_score(
     from cf_lab_assets.counterfactuals.targets import read_sampling
 
     store, batch = bucket.open(), context.partition_key
-    models = artifacts.generation_models()
+    models = artifacts.generation_models(store)
     hashes = {role: model["sha256"] for role, model in models.items()}
     generator = generation.Generator(
         store,
@@ -259,7 +260,7 @@ def draw_and_score(
 
 
 def _load(store: Any, hashes: dict[str, str], config: GenerationConfig) -> generation.Loaded:
-    editor = artifacts.load_editor(config.editor)
+    editor = artifacts.load_editor(config.editor, store)
     engine = replay.record_engine(store, editor, hashes, config.editor)
     return generation.Loaded(editor, artifacts.load_judge(), engine)
 

@@ -1,4 +1,4 @@
-"""The models that the lab works with, by name, and the manifest that vouches for them."""
+"""The models that the lab works with, by name, and what vouches for their files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cf_lab_assets.models import registry
+from cf_lab_assets.models.registry import Manifest, ModelDamaged
 from cf_lab_assets.starter import world
 from cf_lab_resources.engine.folders import file_hash, folder_files, folder_hash
+from cf_lab_resources.engine.model_sources import ModelUnavailable
+from cf_lab_resources.engine.model_uris import FOLDER, S3, STARTER, ModelUri, parse_model_uri
 from cf_lab_resources.errors import LabError
+from cf_lab_resources.settings import Settings
 
 if TYPE_CHECKING:
     from cf_lab_assets.counterfactuals.scores import Judge
+    from cf_lab_resources.bucket import Bucket
     from cf_lab_resources.engine.editors import Editor, EditorSettings
 
 WEIGHTS = Path(__file__).parent.parent / "starter" / "weights"
@@ -35,10 +41,6 @@ class ModelUnknown(LabError):
     """A model name that the lab does not know."""
 
 
-class ModelDamaged(LabError):
-    """Model files that are not the ones the manifest vouches for."""
-
-
 @dataclass(frozen=True)
 class Artifact:
     """A model folder that was found intact.
@@ -57,7 +59,7 @@ class Artifact:
 
 
 def model_folder(name: str) -> Path:
-    """The folder of a model.
+    """The folder of a starter model.
 
     Raises:
         ModelUnknown: no model has this name.
@@ -74,7 +76,7 @@ def starter_manifest() -> dict[str, Any]:
 
 
 def verify(name: str) -> Artifact:
-    """Compare a model's files with the manifest.
+    """Compare a starter model's files with the package's manifest.
 
     Raises:
         ModelUnknown: no model has this name.
@@ -104,11 +106,119 @@ def calibration_hash() -> str:
     return file_hash(WEIGHTS / CALIBRATION)
 
 
-def generation_models() -> dict[str, dict[str, str]]:
-    """Name, hash and family of the models behind candidates and scores, by role."""
+def editor_uri() -> ModelUri:
+    """The editor in use, which `CF_LAB_EDITOR` names."""
+    return parse_model_uri(Settings.from_env().editor)
+
+
+def models_in_use() -> dict[str, ModelUri]:
+    """URI of every model that the lab works with, by the lab's name, the editor's first.
+
+    Raises:
+        ModelUnknown: the editor's URI names a starter model that is no editor.
+    """
+    starters = {name: ModelUri(STARTER, folder) for name, folder in FOLDERS.items()}
+    editor = editor_uri()
+    if editor.scheme == STARTER and editor != starters[EDITOR]:
+        raise ModelUnknown(
+            f"CF_LAB_EDITOR: {editor} is no editor; the starter models have one, {starters[EDITOR]}"
+        )
+    others = {name: uri for name, uri in starters.items() if name != EDITOR}
+    return {EDITOR if editor == starters[EDITOR] else str(editor): editor, **others}
+
+
+def resolve(bucket: Bucket, name: str, announce: registry.Announce = print) -> Manifest:
+    """Fetch a model in use into the bucket where it is not there yet.
+
+    Raises:
+        ModelDamaged: a starter model's files differ from the package's manifest.
+        LabError: see `registry.resolve`.
+    """
+    if name in FOLDERS:
+        verify(name)
+    uri = models_in_use()[name]
+    return registry.resolve(bucket, uri, Settings.from_env().models_folder, WEIGHTS, announce)
+
+
+def identity(bucket: Bucket, announce: registry.Announce = print) -> dict[str, str]:
+    """What tells that a model in use has changed: its hash, or the URI where that pins it.
+
+    Args:
+        bucket: keeps those that are looked at anew because nothing pins them.
+        announce: called with a line for each file that is fetched.
+
+    Raises:
+        LabError: a model whose content is not pinned can't be had; see `registry.resolve`.
+    """
+    found = {}
+    for name, uri in models_in_use().items():
+        if uri.scheme in (S3, FOLDER) and not uri.revision:
+            found[name] = resolve(bucket, name, announce).sha256
+        else:
+            found[name] = folder_hash(model_folder(name)) if name in FOLDERS else str(uri)
+    return found
+
+
+def not_fetched(uri: ModelUri) -> ModelUnavailable:
+    """The error of a model that nobody has resolved."""
+    return ModelUnavailable(
+        f"model {uri} was not fetched yet; materialise models/artifacts, or run `cf-lab run`"
+    )
+
+
+def in_use_folder(name: str, bucket: Bucket | None = None) -> Path:
+    """The folder of a model in use, on this machine and with verified files.
+
+    Args:
+        name: of `models_in_use`.
+        bucket: has it; by default the one that is set.
+
+    Raises:
+        ModelUnavailable: it was not fetched yet.
+        LabError: see `registry.local_folder`.
+    """
+    uri = models_in_use()[name]
+    if uri.scheme == STARTER:
+        return WEIGHTS / uri.path
+    store = bucket or _bucket()
+    return cached(store, on_record(store, uri))
+
+
+def cached(bucket: Bucket, manifest: Manifest) -> Path:
+    """This machine's verified copy of a model in the bucket; see `registry.local_folder`."""
+    return registry.local_folder(bucket, manifest, Settings.from_env().models_folder)
+
+
+def _bucket() -> Bucket:
+    from cf_lab_resources.bucket import open_bucket
+
+    return open_bucket(Settings.from_env().bucket)
+
+
+def on_record(bucket: Bucket, uri: ModelUri) -> Manifest:
+    """The model that a URI stands for.
+
+    Raises:
+        ModelUnavailable: it was not fetched yet.
+    """
+    manifest = registry.recorded(bucket, uri)
+    if manifest is None:
+        raise not_fetched(uri)
+    return manifest
+
+
+def generation_models(bucket: Bucket | None = None) -> dict[str, dict[str, str]]:
+    """Name, hash and family of the models behind candidates and scores, by role.
+
+    Args:
+        bucket: has the editor where that is no starter model; by default the one that is set.
+
+    Raises:
+        ModelUnavailable: the editor was not fetched yet.
+    """
     families = {"editor": "stable-diffusion", "encoder": "siglip", "classifier": "resnet"}
     names = {"editor": EDITOR, "encoder": ENCODER, "classifier": CLASSIFIER}
-    return {
+    models = {
         role: {
             "name": name,
             "sha256": folder_hash(model_folder(name)),
@@ -116,6 +226,11 @@ def generation_models() -> dict[str, dict[str, str]]:
         }
         for role, name in names.items()
     }
+    editor = editor_uri()
+    if editor.scheme != STARTER:
+        found = on_record(bucket or _bucket(), editor)
+        models["editor"] = {"name": str(editor), "sha256": found.sha256, "family": found.family}
+    return models
 
 
 def zero_shot_prompts() -> dict[str, dict[str, str]]:
@@ -126,11 +241,11 @@ def zero_shot_prompts() -> dict[str, dict[str, str]]:
     }
 
 
-def load_editor(settings: EditorSettings) -> Editor:
-    """The editor, ready to draw."""
+def load_editor(settings: EditorSettings, bucket: Bucket | None = None) -> Editor:
+    """The editor in use, ready to draw; `bucket` has it, by default the one that is set."""
     from cf_lab_resources.engine.editors import load_editor
 
-    return load_editor(model_folder(EDITOR), settings)
+    return load_editor(in_use_folder(next(iter(models_in_use())), bucket), settings)
 
 
 def load_judge() -> Judge:

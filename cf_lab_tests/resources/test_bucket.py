@@ -3,11 +3,9 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,42 +24,6 @@ from cf_lab_resources.bucket import (
     open_bucket,
     parse_content_key,
 )
-
-
-@pytest.fixture(scope="module")
-def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A moto S3 server in a process of its own, with the bucket `lab` in it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("moto") / "moto.log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        endpoint = f"http://127.0.0.1:{port}"
-        _create_s3_bucket(endpoint, "lab", server, log)
-        yield endpoint
-    finally:
-        server.terminate()
-        server.wait(10)
-
-
-def _create_s3_bucket(endpoint: str, name: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    import httpx
-
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            httpx.put(f"{endpoint}/{name}").raise_for_status()
-            return
-        except httpx.TransportError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"moto did not start: {log.read_text()}")
-            time.sleep(0.1)
 
 
 @pytest.fixture(params=["file", "memory", "s3"])

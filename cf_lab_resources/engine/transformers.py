@@ -75,7 +75,11 @@ class FluxKontextEditor(TransformerEditor):
 
 
 class QwenEditor(TransformerEditor):
-    """`QwenImageEditPlusPipeline`, which reads a list of pictures as references of one prompt."""
+    """`QwenImageEditPlusPipeline`, which reads a list of pictures as references of one prompt.
+
+    It reads them by a processor of transformers' that needs torchvision, which the lab does not
+    install; without it loading is refused with the library's own words.
+    """
 
     def _called(self, slots: Sequence[Slot]) -> list[Image.Image]:
         guided = self.settings.guidance_scale > 1.0

@@ -337,7 +337,7 @@ def test_a_folder_that_no_strategy_serves_is_refused_with_those_that_are(folder,
 def test_code_in_a_pipeline_folder_is_never_run(folder, tmp_path):
     copy = changed(folder("captions")[0], tmp_path, _class_name=["pipeline", "Mine"])
     (copy / "pipeline.py").write_text("raise SystemExit('run')")
-    with pytest.raises(ModelRefused, match="code of its own"):
+    with pytest.raises(ModelRefused, match="never run"):
         load_editor(copy, EditorSettings(), "cpu")
 
 
@@ -352,7 +352,7 @@ def test_a_truncated_weights_file_is_a_clear_error(folder, tmp_path):
     copy = changed(folder("captions")[0], tmp_path)
     (weights,) = (copy / "unet").glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ModelRefused, match="can't be loaded as a StableDiffusionPipeline"):
+    with pytest.raises(ModelRefused, match=r"safetensors is truncated"):
         load_editor(copy, EditorSettings(), "cpu")
 
 

@@ -183,7 +183,7 @@ def _split(caption: str) -> Sentence:
             if not (gap == ". " and lower[index - 1] in _TITLES):
                 broken[index] = bool(_BREAK.search(gap))
                 opens[index] = broken[index] and bool(_FULL_STOP.search(gap))
-    if "US" in words:  # the country, not "us"
+    if "US" in caption and "US" in words:  # the country, not "us"
         lower = ["usa" if word == "US" else low for word, low in zip(words, lower, strict=True)]
     if words:
         opens[0] = True
@@ -222,7 +222,9 @@ def _items(sentence: Sentence, taxonomy: Taxonomy) -> list[_Item]:
         for index, word in enumerate(map(taxonomy.word, sentence.words))
         if word is not NO_WORD
     ]
+    hinting = False
     for index, word in known:
+        hinting = hinting or word.hints
         if word.shut:
             sentence.shut[index] = True
         for end, _ in _matching(sentence, index, word.protected)[:1] if word.protected else ():
@@ -238,9 +240,8 @@ def _items(sentence: Sentence, taxonomy: Taxonomy) -> list[_Item]:
             free = item.end
         elif word.pronoun:
             sentence.pronouns.append((index, word.pronoun))
-    hinting = [one for one in known if one[1].hints or sentence.shut[one[0]]]
-    if hinting:
-        _note_hints(sentence, hinting, items)
+    if hinting or True in sentence.shut:
+        _note_hints(sentence, known, items)
     return items
 
 
@@ -351,16 +352,15 @@ class _Reader:
         """Whether a word stands for the person itself: "a Muslim", but not "a Muslim town"."""
         if item.parts.adjective:
             return self._is_followed_by_no_noun(item.end)
-        return not self._is_followed_by_thing(item)
+        words, at = self.sentence.lower, item.end
+        return at >= len(words) or words[at] in english.FUNCTION_WORDS or not self._is_thing(item)
 
-    def _is_followed_by_thing(self, item: _Item) -> bool:
-        """Whether a noun for people only says of what kind a thing is: "a queen bed"."""
+    def _is_thing(self, item: _Item) -> bool:
+        """Whether a noun for people says of what kind the thing behind it is: "a queen bed"."""
         sentence, at = self.sentence, item.end
-        if at >= len(sentence.words) or sentence.broken[at]:
+        if sentence.broken[at]:
             return False
         word = sentence.lower[at]
-        if word in english.FUNCTION_WORDS:
-            return False
         if word in self.taxonomy.animals or word in self.taxonomy.things:
             return word not in _ALSO_PEOPLE
         if _is_plural(sentence.lower[at - 1], self.taxonomy):

@@ -279,6 +279,7 @@ class Word(NamedTuple):
         implies: attributes of which it says a value itself, so that no other can be given.
         odd: whether it says a gender although the taxonomy does not have it, by its ending, or as
             a title or a pronoun.
+        hints: whether it says a value without being a form that can be changed: `implies` or `odd`.
     """
 
     parts: Parts | None
@@ -290,14 +291,10 @@ class Word(NamedTuple):
     shut: bool
     implies: tuple[str, ...]
     odd: bool
-
-    @property
-    def hints(self) -> bool:
-        """Whether it says a value without being a form that can be changed."""
-        return self.odd or bool(self.implies)
+    hints: bool
 
 
-NO_WORD = Word(None, False, False, None, {}, {}, False, (), False)
+NO_WORD = Word(None, False, False, None, {}, {}, False, (), False, False)
 
 
 @dataclass(frozen=True)
@@ -337,6 +334,12 @@ class Taxonomy:
         protected = self.protected.get(low, [])
         known = self._is_person_noun(low)
         parts = _parts([form for words, form in forms if len(words) == 1], written)
+        implies = tuple(
+            attribute
+            for attribute in self.implied.get(low.lstrip(_NUMBER), ())
+            if not any(form and form.attribute == attribute for form in parts or ())
+        )
+        odd = not parts and low not in _NOT_GENDERED and bool(_GENDERED.fullmatch(low))
         found = Word(
             parts,
             known or self._looks_like_person(low),
@@ -345,12 +348,9 @@ class Taxonomy:
             longer,
             _by_second_word(protected),
             any(len(words) == 1 for words, _ in protected),
-            tuple(
-                attribute
-                for attribute in self.implied.get(low.lstrip(_NUMBER), ())
-                if not any(form and form.attribute == attribute for form in parts or ())
-            ),
-            not parts and low not in _NOT_GENDERED and bool(_GENDERED.fullmatch(low)),
+            implies,
+            odd,
+            odd or bool(implies),
         )
         return NO_WORD if found == NO_WORD._replace(known=found.known) else found
 

@@ -73,7 +73,8 @@ def safe_name(file_name: str) -> str:
     Backslashes count as slashes, as metadata written on Windows has them.
 
     Raises:
-        RowRefused: It is empty, has control characters, or leads out of the delivery.
+        RowRefused: It is empty, has control characters or a blank at an end, or leads out of the
+            delivery.
     """
     name = file_name.strip().replace("\\", "/")
     if not name:
@@ -81,15 +82,18 @@ def safe_name(file_name: str) -> str:
     if _CONTROL.search(name):
         raise RowRefused("bad_file_name", "the file name holds control characters")
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in parts:
+    safe = "/".join(parts)
+    if name.startswith("/") or re.match("[A-Za-z]:", safe) or ".." in parts:
         raise RowRefused(
             "path_escapes",
             f"{printable(file_name, 200)} leads out of the delivery; name files relative to the "
             "metadata file, without `..`",
         )
-    if not parts:
+    if not safe:
         raise RowRefused("missing_file_name", "the row names no file")
-    return "/".join(parts)
+    if safe != safe.strip():
+        raise RowRefused("bad_file_name", "the file name begins or ends with a blank")
+    return safe
 
 
 class FolderDelivery:

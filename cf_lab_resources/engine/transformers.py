@@ -6,6 +6,7 @@ size, one member at a time where a pipeline takes no batch.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,8 +44,9 @@ class TransformerEditor(PipelineEditor):
             pictures = self._called(slots)
         return [square(picture.convert("RGB"), self.size) for picture in pictures]
 
+    @abstractmethod
     def _called(self, slots: Sequence[Slot]) -> list[Image.Image]:
-        raise NotImplementedError
+        """What the pipeline draws for a batch."""
 
     def _common(self) -> dict[str, Any]:
         return {

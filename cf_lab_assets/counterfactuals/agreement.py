@@ -83,9 +83,8 @@ def verb_changes(sentence: Sentence, attribute: str, subject: int, number: str) 
         new = agreeing(words[at])
         if new != words[at]:
             yield change_of(sentence, attribute, "verb", at, at + 1, like(sentence.words[at], new))
-    if at > subject and not (
-        _JOINING.isdisjoint(words[at + 1 :]) and True not in sentence.broken[at + 1 :]
-    ):
+    joins = not _JOINING.isdisjoint(words[at + 1 :]) or True in sentence.broken[at + 1 :]
+    if at > subject and joins:
         yield from _coordinated(sentence, attribute, at, number)
 
 

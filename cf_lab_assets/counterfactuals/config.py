@@ -89,7 +89,7 @@ class GenerationConfig(dg.Config):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="of the weights; auto is half on a GPU"
     )
-    compiled: bool = Field(default=False, description="compile the UNet; pays in long runs")
+    compiled: bool = Field(default=False, description="compile the UNet")
     int8: bool = Field(default=False, description="weight-only quantisation; needs torchao")
     accepted_licence: str = Field(
         default="", description="name of a non-commercial licence that you may use"

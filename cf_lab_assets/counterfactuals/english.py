@@ -304,10 +304,11 @@ def role_of_her(words: Sequence[str], at: int, ends: bool) -> str:
 # "threw her down the stairs", but "her down jacket"; "drove her home", but "her home".
 _ALSO_PARTICLES = frozenset("back down home off opposite out over under up".split())
 _HOLDING = frozenset("hold held carry carried push pushed pull pulled see saw".split())
+_COUNTS = frozenset("one two three four five six seven eight nine ten many few most".split())
 _AFTER_OBJECT = (
     (PREPOSITIONS | CONJUNCTIONS | DETERMINERS | BE | DO | HAVE | MODALS | PERSONAL | NEGATION)
-    - {"past", "inside", "outside", "like", "one", "two", "three", "four", "five", "six", "seven",
-       "eight", "nine", "ten", "many", "few", "most", "more"}
+    - {"past", "inside", "outside", "like", "more"}
+    - _COUNTS
     - _ALSO_PARTICLES
 ) | {"her", "his", "my", "your", "their", "our"}  # fmt: skip
 _MEALS = frozenset("breakfast lunch dinner supper coffee tea".split())
@@ -352,7 +353,6 @@ def _recipient_or_owner(words: Sequence[str], at: int) -> str:
 # What is given without an article, and is seldom the recipient's own.
 _DEGREE = frozenset({"less", "more"})
 _GIVEN_WITH_MORE = _DEGREE | {"else"}
-_COUNTS = frozenset("one two three four five six seven eight nine ten many few most".split())
 _GIVEN = _DEGREE | frozenset(
     "advice anything birthday bread cash chocolate comfort directions dollars encouragement "
     "everything evidence feedback food help hope information instructions love medicine money "

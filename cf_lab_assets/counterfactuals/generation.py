@@ -162,6 +162,7 @@ def make_chunk(
         for source_id in dict.fromkeys(edit["source_id"] for edit in edits)
     }
     pending, rows, draw = list(zip(edits, budgets, strict=True)), list[dict[str, Any]](), 0
+    spent: list[dict[str, Any]] = []
     while pending:
         asked = [edit for edit, _ in pending]
         drawn = draw_edits(editor, asked, pictures, draw)
@@ -184,9 +185,8 @@ def make_chunk(
         rows += made
         draw += 1
         failed = [one for one, row in zip(pending, made, strict=True) if not row["accepted"]]
-        spent = [edit for edit, budget in failed if budget <= draw]
-        open_ones = [one for one in failed if one[1] > draw]
-        pending = [one for one in open_ones if _is_wanted(one[0], edits, spent)]
+        spent += [edit for edit, budget in failed if budget <= draw]
+        pending = [one for one in failed if one[1] > draw and _is_wanted(one[0], edits, spent)]
     return rows
 
 

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cf_lab_assets.counterfactuals.generation import draw_edits
 from cf_lab_resources import __version__
 from cf_lab_resources.bucket import BucketKeyError
+from cf_lab_resources.engine.editors import Drawing, Member
 from cf_lab_resources.engine.pictures import decode, square
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SHARE = 0.02
 MOST = 256  # of a batch, so that memory and time stay bounded
+AT_ONCE = 32  # pictures in memory
 # Mean absolute difference of 8-bit levels between the same draw on other devices or versions. Half
 # precision keeps 8 to 11 bits, of which the decoder loses one or two.
 TOLERANCE = 2.0
@@ -118,27 +119,54 @@ def replay(bucket: Bucket, candidates: Sequence[Candidate], editor: Editor, engi
         engine: hash of the record of what draws now; with candidates of the same, every bit
             counts if its pictures are reproducible at all.
     """
+    result = Replay()
+    for start in range(0, len(candidates), AT_ONCE):
+        _replay_some(bucket, candidates[start : start + AT_ONCE], editor, engine, result)
+    return result
+
+
+def _replay_some(
+    bucket: Bucket,
+    candidates: Sequence[Candidate],
+    editor: Editor,
+    engine: str,
+    result: Replay,
+) -> None:
     import numpy as np
 
-    result = Replay()
+    stored = [_stored(bucket, one.row) for one in candidates]
+    whole = [(one, png) for one, png in zip(candidates, stored, strict=True) if png]
+    result.damaged += [_name(one) for one, png in zip(candidates, stored, strict=True) if not png]
+    drawn = editor.draw(
+        [
+            Drawing(
+                one.edit["source_id"],
+                one.row["draw"],
+                (Member(one.edit["caption"], one.edit["instruction"]),),
+                square(decode(bucket.get_bytes(one.source["image_key"])), editor.size),
+            )
+            for one, _ in whole
+        ]
+    )
     exact = editor.describe()["reproducibility"] == "exact"
-    for one in candidates:
-        name = f"{one.row['edit_id']}, draw {one.row['draw']}"
-        try:
-            png = bucket.get_bytes(one.row["image_key"])
-        except BucketKeyError:
-            png = b""
-        if hashlib.sha256(png).hexdigest() != one.row["image_sha256"]:
-            result.damaged.append(name)
-            continue
-        source = decode(bucket.get_bytes(one.source["image_key"]))
-        pictures = {one.edit["source_id"]: square(source, editor.size)}
-        (drawn,) = draw_edits(editor, [one.edit], pictures, one.row["draw"])
-        levels = [np.asarray(picture, dtype=np.int16) for picture in (decode(png), drawn)]
-        off = float(np.abs(levels[0] - levels[1]).mean())
+    for (one, png), (picture,) in zip(whole, drawn, strict=True):
+        before, now = (np.asarray(each, dtype=np.int16) for each in (decode(png), picture))
+        off = float(np.abs(before - now).mean())
         result.compared += 1
         result.identical += off == 0.0
         result.worst = max(result.worst, off)
         if off > (0.0 if exact and one.row["engine"] == engine else TOLERANCE):
-            result.differing.append(name)
-    return result
+            result.differing.append(_name(one))
+
+
+def _name(one: Candidate) -> str:
+    return f"{one.row['edit_id']}, draw {one.row['draw']}"
+
+
+def _stored(bucket: Bucket, row: Mapping[str, Any]) -> bytes | None:
+    """A candidate's picture, None where it is missing or is not what its hash says."""
+    try:
+        png = bucket.get_bytes(row["image_key"])
+    except BucketKeyError:
+        return None
+    return png if hashlib.sha256(png).hexdigest() == row["image_sha256"] else None

@@ -271,6 +271,7 @@ def _implying(
     return [
         (at, tuple(attribute for attribute in word.implies if (at, attribute) not in named))
         for at, word in known
+        if word.implies
     ]
 
 

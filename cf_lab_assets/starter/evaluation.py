@@ -69,21 +69,23 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
+    """An edit whose right answer is known; `kind` is the attribute that changes, or `PLACEBO`."""
+
     kind: str
     source: world.Portrait
     target: world.Portrait
 
 
-def tasks_of(portraits: Sequence[world.Portrait]) -> list[_Task]:
+def tasks_of(portraits: Sequence[world.Portrait]) -> list[Task]:
     """Every single edit of each portrait, and its placebo."""
     tasks = []
     for portrait in portraits:
-        tasks.append(_Task(PLACEBO, portrait, portrait))
+        tasks.append(Task(PLACEBO, portrait, portrait))
         for name, values in world.ATTRIBUTES.items():
             for value in values:
                 if value != getattr(portrait, name):
-                    tasks.append(_Task(name, portrait, portrait.with_values({name: value})))
+                    tasks.append(Task(name, portrait, portrait.with_values({name: value})))
     return tasks
 
 
@@ -167,7 +169,7 @@ def errors(
     return inside, float(off[~changed].mean())
 
 
-def _shows(seen: dict[str, str], task: _Task, kind: str) -> bool:
+def _shows(seen: dict[str, str], task: Task, kind: str) -> bool:
     asked = list(world.ATTRIBUTES) if kind == PLACEBO else [kind]
     return all(seen[name] == getattr(task.target, name) for name in asked)
 
@@ -182,7 +184,7 @@ def _own_models() -> tuple[Editor, AttributeClassifier]:
 
 
 def _comparison(
-    tasks: Sequence[_Task],
+    tasks: Sequence[Task],
     sources: Sequence[Image.Image],
     outputs: Sequence[Image.Image],
     truths: Sequence[Image.Image],

@@ -31,22 +31,22 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 class EditorSettings:
     """How an editor draws; part of every dataset's configuration.
 
-    What saves time is named here, and `cf_lab_tests.benchmarks.engine` prints what each saves and
-    what it does to the pictures.
+    What saves time is named here. `cf_lab_tests.benchmarks.engine` prints what steps, solver and
+    guidance save and do to the pictures; the others have not been measured yet.
 
     Attributes:
         steps: denoising steps.
         guidance_scale: classifier-free guidance by the text; 1 is none.
         image_guidance_scale: guidance by the source picture; 1 is none.
         guidance_start, guidance_end: the part of the steps that is guided, as shares of them; the
-            others take a third of the time (Kynkaanniemi et al. 2024, "Applying guidance in a
-            limited interval").
+            others need one prediction instead of two or three (Kynkaanniemi et al. 2024, "Applying
+            guidance in a limited interval").
         solver: the pipeline's own scheduler, or another that reads the same configuration.
         batch_size: members drawn at once; a fixed batch keeps results reproducible.
         size: width and height of pictures in pixels; 0 is the pipeline's own.
         precision: of the weights; ``auto`` is single on the CPU and half on a GPU.
         channels_last: memory layout of the convolutions.
-        compiled: whether the UNet is compiled, which takes minutes and pays in long runs.
+        compiled: whether the UNet is compiled by torch, which needs a C++ compiler.
         int8: weight-only quantisation of the UNet's linear layers; needs torchao.
         share_from, share_to: drawing from captions alone, bounds of the share of steps in which
             the first member's self-attention is given to all; each draw takes one in between.

@@ -28,6 +28,7 @@ from cf_lab_assets.counterfactuals import generation
 from cf_lab_assets.counterfactuals.scores import Judge, Pair
 from cf_lab_assets.models import artifacts
 from cf_lab_assets.starter import text, world
+from cf_lab_assets.starter.evaluation import PLACEBO, Task, tasks_of
 from cf_lab_resources.bucket import open_bucket
 from cf_lab_resources.engine.editors import (
     Drawing,
@@ -54,47 +55,41 @@ SHORTCUTS = {
 
 
 @dataclass(frozen=True)
-class Task:
-    """One edit of one source, the first of each source its placebo."""
+class Asked:
+    """One edit of one source; a source's placebo comes before its other edits."""
 
     source_id: str
     source: Image.Image
-    source_caption: str
-    target: world.Portrait
-    is_placebo: bool
+    task: Task
 
     @property
     def member(self) -> Member:
         """As editors are asked for it."""
-        return Member(self.target.caption, text.instruction(self.target.attributes))
+        return Member(self.task.target.caption, text.instruction(self.task.target.attributes))
+
+    def pair(self, candidate: Image.Image) -> Pair:
+        """As judges are asked."""
+        source, target = self.task.source, self.task.target
+        return Pair(self.source, candidate, source.caption, target.caption, target.attributes)
 
 
-def tasks(count: int) -> list[Task]:
+def edits_of(count: int) -> list[Asked]:
     """Placebo and all single edits of some portraits."""
     made = []
     for number, portrait in enumerate(world.sample(count, SEED)):
         source = world.render(portrait)
-        targets = [portrait] + [
-            portrait.with_values({name: value})
-            for name, values in world.ATTRIBUTES.items()
-            for value in values
-            if value != getattr(portrait, name)
-        ]
-        made += [
-            Task(f"s{number}", source, portrait.caption, target, target is portrait)
-            for target in targets
-        ]
+        made += [Asked(f"s{number}", source, task) for task in tasks_of([portrait])]
     return made
 
 
-def by_engine(editor: Editor, asked: Sequence[Task], draw: int = 0) -> list[Image.Image]:
+def by_engine(editor: Editor, asked: Sequence[Asked], draw: int = 0) -> list[Image.Image]:
     """Draw by the lab's engine."""
-    groups: dict[str, list[Task]] = {}
-    for task in asked:
-        groups.setdefault(task.source_id, []).append(task)
+    groups: dict[str, list[Asked]] = {}
+    for one in asked:
+        groups.setdefault(one.source_id, []).append(one)
     drawn = editor.draw(
         [
-            Drawing(name, draw, tuple(task.member for task in group), group[0].source)
+            Drawing(name, draw, tuple(one.member for one in group), group[0].source)
             for name, group in groups.items()
         ]
     )
@@ -102,7 +97,7 @@ def by_engine(editor: Editor, asked: Sequence[Task], draw: int = 0) -> list[Imag
 
 
 def by_stock(
-    pipeline: Any, settings: EditorSettings, asked: Sequence[Task], draw: int = 0
+    pipeline: Any, settings: EditorSettings, asked: Sequence[Asked], draw: int = 0
 ) -> list[Image.Image]:
     """Draw by the pipeline's own call, from the same noise."""
     import torch
@@ -111,11 +106,10 @@ def by_stock(
     for start in range(0, len(asked), settings.batch_size):
         part = asked[start : start + settings.batch_size]
         pictures += pipeline(
-            prompt=[task.member.instruction for task in part],
-            image=[task.source for task in part],
+            prompt=[one.member.instruction for one in part],
+            image=[one.source for one in part],
             generator=[
-                torch.Generator("cpu").manual_seed(noise_seed(task.source_id, draw))
-                for task in part
+                torch.Generator("cpu").manual_seed(noise_seed(one.source_id, draw)) for one in part
             ],
             num_inference_steps=settings.steps,
             guidance_scale=settings.guidance_scale,
@@ -147,16 +141,11 @@ def timed(work: Callable[[], list[Image.Image]]) -> tuple[float, list[Image.Imag
 
 
 def quality(
-    judge: Judge, asked: Sequence[Task], drawn: Sequence[Image.Image]
+    judge: Judge, asked: Sequence[Asked], drawn: Sequence[Image.Image]
 ) -> tuple[float, float]:
     """Mean CITS and share of edits that both scorers see, of counterfactuals."""
-    rows = judge.score(
-        [
-            Pair(t.source, picture, t.source_caption, t.target.caption, t.target.attributes)
-            for t, picture in zip(asked, drawn, strict=True)
-        ]
-    )
-    edits = [row for row, task in zip(rows, asked, strict=True) if not task.is_placebo]
+    rows = judge.score([one.pair(picture) for one, picture in zip(asked, drawn, strict=True)])
+    edits = [row for row, one in zip(rows, asked, strict=True) if one.task.kind != PLACEBO]
     return (
         statistics.mean(row["cits"] for row in edits),
         statistics.mean(not row["missed"] for row in edits),
@@ -164,7 +153,7 @@ def quality(
 
 
 def engine_alone(
-    console: Console, folder: Path, asked: list[Task], device: str, rounds: int
+    console: Console, folder: Path, asked: list[Asked], device: str, rounds: int
 ) -> None:
     """Pictures a second at equal settings, and with shortcuts."""
     judge = artifacts.load_judge()
@@ -213,27 +202,19 @@ def engine_alone(
     console.print(table)
 
 
-def accepted_sets(asked: Sequence[Task], good: Sequence[bool]) -> int:
+def accepted_sets(asked: Sequence[Asked], good: Sequence[bool]) -> int:
     """Sets of which every member, and the placebo of the source, has an accepted draw."""
-    fine = {}
-    for task, is_good in zip(asked, good, strict=True):
-        key = (task.source_id, _attribute(asked, task), task.target.caption)
-        fine[key] = fine.get(key, False) or is_good
-    sets: dict[tuple[str, str | None], bool] = {}
-    for (source, attribute, _), is_good in fine.items():
-        sets[source, attribute] = sets.get((source, attribute), True) and is_good
-    return sum(ok and sets[s, None] for (s, a), ok in sets.items() if a is not None)
-
-
-def _attribute(asked: Sequence[Task], task: Task) -> str | None:
-    if task.is_placebo:
-        return None
-    own = next(one for one in asked if one.source_id == task.source_id and one.is_placebo).target
-    return next(n for n in world.ATTRIBUTES if getattr(own, n) != getattr(task.target, n))
+    whole: dict[tuple[str, str], bool] = {}
+    for one, is_good in zip(asked, good, strict=True):
+        name = one.source_id, one.task.kind
+        whole[name] = whole.get(name, True) and is_good
+    return sum(
+        ok and whole[source, PLACEBO] for (source, kind), ok in whole.items() if kind != PLACEBO
+    )
 
 
 def cost_per_set(
-    console: Console, folder: Path, asked: list[Task], device: str, draws: int
+    console: Console, folder: Path, asked: list[Asked], device: str, draws: int
 ) -> None:
     """Seconds an accepted set: fixed draws and a filter, against draws until accepted."""
     judge = artifacts.load_judge()
@@ -242,12 +223,7 @@ def cost_per_set(
     good = [False] * len(asked)
     for draw in range(draws):
         drawn = by_stock(stock, replace(DEFAULT, batch_size=STOCK_BATCHES[-1]), asked, draw)
-        rows = judge.score(
-            [
-                Pair(t.source, picture, t.source_caption, t.target.caption, t.target.attributes)
-                for t, picture in zip(asked, drawn, strict=True)
-            ]
-        )
+        rows = judge.score([one.pair(picture) for one, picture in zip(asked, drawn, strict=True)])
         good = [
             was or (not row["missed"] and row["cits"] >= threshold)
             for was, row in zip(good, rows, strict=True)
@@ -270,23 +246,23 @@ def cost_per_set(
     console.print(table)
 
 
-def _drawn_until_accepted(bucket: Any, models: generation.Loaded, asked: Sequence[Task]) -> int:
+def _drawn_until_accepted(bucket: Any, models: generation.Loaded, asked: Sequence[Asked]) -> int:
     """Sets accepted by the lab's own step, a chunk of sources at a time."""
     edits, sources = [], {}
-    for number, task in enumerate(asked):
-        if task.source_id not in sources:
-            key = bucket.put_content("images", encode(task.source), ".png")
-            sources[task.source_id] = {"image_key": key}
+    for number, one in enumerate(asked):
+        if one.source_id not in sources:
+            key = bucket.put_content("images", encode(one.source), ".png")
+            sources[one.source_id] = {"image_key": key}
         edits.append(
             {
                 "edit_id": f"e{number}",
-                "source_id": task.source_id,
-                "attribute": _attribute(asked, task),
-                "from_values": {},
-                "to_values": task.target.attributes,
-                "base_caption": task.source_caption,
-                "caption": task.target.caption,
-                "instruction": task.member.instruction,
+                "source_id": one.source_id,
+                "attribute": None if one.task.kind == PLACEBO else one.task.kind,
+                "from_values": one.task.source.attributes,
+                "to_values": one.task.target.attributes,
+                "base_caption": one.task.source.caption,
+                "caption": one.member.caption,
+                "instruction": one.member.instruction,
             }
         )
     generator = generation.Generator(
@@ -311,7 +287,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     chosen = parser.parse_args()
     console, folder = Console(), artifacts.model_folder(artifacts.EDITOR)
-    asked = tasks(chosen.sources)
+    asked = edits_of(chosen.sources)
     console.print(f"{len(asked)} pictures of {chosen.sources} sources, on {chosen.device}")
     engine_alone(console, folder, asked, chosen.device, chosen.rounds)
     cost_per_set(console, folder, asked, chosen.device, chosen.draws)

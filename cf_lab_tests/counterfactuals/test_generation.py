@@ -220,6 +220,9 @@ def test_draws_of_a_set_stop_when_it_is_accepted_or_can_not_be(bucket):
     assert len(drawn) == 4, "without its placebo a source has no set"
     drawn = scripted_rows(bucket, [9, 1, 1, 9], a2=0)
     assert ("p", 1) not in drawn, "a placebo of lost sets helps nobody"
+    drawn = scripted_rows(bucket, [9, 1, 2, 9], a2=0)
+    assert ("p", 1) in drawn
+    assert ("p", 2) not in drawn, "the sets were lost one after the other"
 
 
 def test_the_budget_follows_the_acceptance_seen_so_far():

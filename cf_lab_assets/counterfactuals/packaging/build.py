@@ -10,7 +10,6 @@ made beside it, at `<identity>-2/`.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -86,8 +85,8 @@ def build_package(
 
 def _find(bucket: Bucket, first: str) -> tuple[str, Package | None]:
     """The package that is whole, else where it is to be made or finished."""
-    for number in itertools.count(1):
-        prefix = first if number == 1 else f"{first}-{number}"
+    prefix, number = first, 1
+    while True:
         there = {info.key: info.size for info in bucket.list(prefix)}
         found = read_package(bucket, prefix)
         if found and _is_whole(found, there):
@@ -95,7 +94,8 @@ def _find(bucket: Bucket, first: str) -> tuple[str, Package | None]:
         unfinished = any(key.startswith(f"{prefix}/parts/") for key in there)
         if not there or (unfinished and f"{prefix}/{MANIFEST}" not in there):
             return prefix, None
-    raise AssertionError("there is always a next prefix")
+        number += 1
+        prefix = f"{first}-{number}"
 
 
 def _is_whole(package: Package, there: Mapping[str, int]) -> bool:

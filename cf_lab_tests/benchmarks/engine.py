@@ -219,6 +219,7 @@ def cost_per_set(
     """Seconds an accepted set: fixed draws and a filter, against draws until accepted."""
     judge = artifacts.load_judge()
     stock, threshold = stock_pipeline(folder, device), judge.calibration.threshold
+    by_stock(stock, replace(DEFAULT, batch_size=STOCK_BATCHES[-1]), asked)  # the first is slow
     start = time.perf_counter()
     good = [False] * len(asked)
     for draw in range(draws):
@@ -232,6 +233,7 @@ def cost_per_set(
     with tempfile.TemporaryDirectory() as scratch:
         bucket = open_bucket(Path(scratch).as_uri())
         models = generation.Loaded(load_editor(folder, DEFAULT, device), judge, "")
+        by_engine(models.editor, asked)
         start = time.perf_counter()
         lab = _drawn_until_accepted(bucket, models, asked)
         ours = time.perf_counter() - start, lab

@@ -31,9 +31,14 @@ class Batches:
         size: of a batch.
     """
 
-    def __init__(self, size: int) -> None:
-        """Begin with a size."""
-        self.size = size
+    def __init__(self, size: int, smallest: int = 1) -> None:
+        """Begin with a size.
+
+        Args:
+            size: to try first.
+            smallest: that makes sense.
+        """
+        self.size, self._smallest = max(size, smallest), smallest
 
     def run(
         self, items: Sequence[Item], work: Callable[[list[Item]], Sequence[Result]]
@@ -43,7 +48,8 @@ class Batches:
         Args:
             items: what is to be done; the last batch is filled up with the last item, so that
                 each has the same shape.
-            work: does one batch.
+            work: does one batch, or only the first of its items, at least one; the others come
+                again in the next.
 
         Raises:
             OutOfMemory: the smallest batch does not fit.
@@ -63,9 +69,9 @@ class Batches:
         return results
 
     def _halve(self, error: Exception) -> None:
-        if self.size == 1:
+        if self.size <= self._smallest:
             raise OutOfMemory(
                 "the device has no room for the smallest batch; choose a smaller editor, a lower "
                 "precision or another device"
             ) from error
-        self.size //= 2
+        self.size = max(self.size // 2, self._smallest)

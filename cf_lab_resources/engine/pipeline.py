@@ -24,10 +24,15 @@ if TYPE_CHECKING:
 
 
 class Slot(NamedTuple):
-    """A place in a batch: one member of one draw."""
+    """A place in a batch: one member of one draw, by its number in it."""
 
     drawing: Drawing
-    member: Member
+    number: int
+
+    @property
+    def member(self) -> Member:
+        """Which member."""
+        return self.drawing.members[self.number]
 
 
 class PipelineEditor(Editor):
@@ -52,7 +57,11 @@ class PipelineEditor(Editor):
         """See `Editor.draw`."""
         for drawing in drawings:
             self._check(drawing)
-        slots = [Slot(drawing, member) for drawing in drawings for member in drawing.members]
+        slots = [
+            Slot(drawing, number)
+            for drawing in drawings
+            for number, _ in enumerate(drawing.members)
+        ]
         pictures = iter(self._batches.run(slots, self._draw_batch))
         return [[next(pictures) for _ in drawing.members] for drawing in drawings]
 
@@ -88,7 +97,7 @@ class PipelineEditor(Editor):
 
     @abstractmethod
     def _draw_batch(self, slots: Sequence[Slot]) -> list[Image.Image]:
-        """The pictures of one batch."""
+        """The pictures of one batch, or of the first of its slots; see `Batches.run`."""
 
     def _solver(self) -> Any:
         """The scheduler that is used."""

@@ -178,6 +178,22 @@ def test_each_set_of_a_batch_shares_for_its_own_share_of_the_steps(folder):
     assert len({editor._guidance(drawing) for drawing in drawings}) == 4
 
 
+def test_a_set_that_goes_over_several_batches_shares_in_all_of_them(folder):
+    place, _ = folder("captions")
+    sharing = {"share_from": 1.0, "share_to": 1.0}
+    drawings = [Drawing(f"s{n}", n, MEMBERS[: 1 + n]) for n in range(4)]
+    whole = load_editor(place, EditorSettings(STEPS, 3.0, batch_size=16, **sharing), "cpu")
+    parts = load_editor(place, EditorSettings(STEPS, 3.0, batch_size=3, **sharing), "cpu")
+    for first, second in zip(whole.draw(drawings), parts.draw(drawings), strict=True):
+        assert np.abs(levels(first) - levels(second)).max() <= 1
+    pair = Drawing("s3", 3, (MEMBERS[0], MEMBERS[3]))
+    one = load_editor(place, EditorSettings(STEPS, 3.0, batch_size=1, **sharing), "cpu")
+    for editor in (whole, parts, one):
+        drawn = levels(editor.draw([drawings[3]])[0])
+        assert np.abs(drawn[[0, 3]] - levels(editor.draw([pair])[0])).max() <= 1
+        assert np.abs(drawn[3] - drawn[0]).max() > 0
+
+
 @pytest.mark.parametrize("name", ["inpainting", "inpainting-xl"])
 def test_inpainting_changes_nothing_outside_of_its_mask(folder, name):
     place, _ = folder(name)

@@ -35,11 +35,11 @@ MEANING = {
     "pair_id": "set_id and value",
     "set_id": "source_id and attribute",
     "source_id": "of the source's picture and caption",
-    "edit_id": "of the source's edit, placebos included",
+    "edit_id": "of the source's edit, placebos and bases included",
     "batch": "source batch",
-    "kind": "counterfactual or placebo",
-    "attribute": "what the set varies, joined by + for an intersection; null for placebos",
-    "from_value": "the source's own value of what the set varies",
+    "kind": "counterfactual, placebo, or base of sets that are drawn from captions",
+    "attribute": "what the set varies, joined by +; null for placebos and bases",
+    "from_value": "the source's own value of what the set varies; null where nothing is edited",
     "value": "the member's value of the attribute",
     "values": "the member's values of all known attributes",
     "from_values": "the source's values of all known attributes",
@@ -61,8 +61,8 @@ MEANING = {
     "explanation": "why the caption became this one",
     "image_key": "place of the picture in the bucket",
     "image_sha256": "hash of the picture's PNG",
-    "source_image_key": "place of the source's picture in the bucket",
-    "source_image_sha256": "hash of the source's PNG",
+    "source_image_key": "place of what scores compare with: the source's picture, or the base's",
+    "source_image_sha256": "hash of its PNG",
     "source_caption": "as it was delivered",
     "occupation": "the source's, where its metadata name one",
     "draw": "number of the draw that was kept, or of this one",
@@ -117,7 +117,7 @@ def refuse(error: Exception) -> dg.Failure:
 def edit_plan(
     context: dg.AssetExecutionContext, config: EditPlanConfig, bucket: BucketResource
 ) -> dg.MaterializeResult:
-    """Each source's edits to every other value of what is varied, and one placebo."""
+    """Each source's edits to every other value of what is varied, and its placebo or base."""
     from cf_lab_assets.counterfactuals.rewrite import Rewriter
     from cf_lab_assets.counterfactuals.taxonomy import default_taxonomy
 
@@ -125,7 +125,10 @@ def edit_plan(
     try:
         target = config.sampling.as_target()
         over = target.over if target else ()
-        planner = plan.Planner(Rewriter(default_taxonomy()), config.attributes, over=over)
+        strategy = artifacts.editor_strategy(store)
+        planner = plan.Planner(
+            Rewriter(default_taxonomy()), config.attributes, over=over, strategy=strategy
+        )
         models = artifacts.generation_models(store)
         made = planning.write_plan(store, batch, planner, target, models)
     except LabError as error:
@@ -267,7 +270,9 @@ def _load(store: Any, hashes: dict[str, str], config: GenerationConfig) -> gener
 
 def _sheet(store: Any, drawn: drawing.Drawn) -> str:
     pictures = {
-        (source["source_id"], "source"): source["image_key"] for source, _, _ in drawn.shown
+        (source["source_id"], "source"): source["image_key"]
+        for source, edits, _ in drawn.shown
+        if edits[0]["kind"] != plan.BASE
     }
     pictures |= {
         (row["source_id"], row["edit_id"]): row["image_key"]

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.counterfactuals import tables
+from cf_lab_assets.counterfactuals.acceptance import base_id
 from cf_lab_assets.counterfactuals.attribute_sets import value_of
 from cf_lab_assets.counterfactuals.contact_sheet import Cell, contact_sheet, png_bytes
+from cf_lab_assets.counterfactuals.plan import PLACEBO
 from cf_lab_assets.sources.batches import manifest_key, stored_pairs_key
 from cf_lab_resources.engine.pictures import decode
 from cf_lab_resources.errors import LabError
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from cf_lab_resources.bucket import Bucket
 
 LATEST = "datasets/latest.json"
+IDENTITY = ("set_id", "source_id", "attribute")
 SHEET_SOURCES = 8
 
 
@@ -84,16 +87,17 @@ def batch_rows(bucket: Bucket, batch: str) -> tuple[list[dict[str, Any]], list[d
     sets: list[dict[str, Any]] = []
     for accepted in tables.read_rows(bucket, batch, "accepted_sets"):
         source = sources[accepted["source_id"]]
+        base = drawn.get((base_id(source["source_id"]), accepted["members"][0]["draw"]), source)
         members = [
-            _pair(accepted, source, edits[m["edit_id"]], drawn[m["edit_id"], m["draw"]])
+            _pair(accepted, source, base, edits[m["edit_id"]], drawn[m["edit_id"], m["draw"]])
             for m in accepted["members"]
         ]
         pairs += members
         sets.append(
             {
-                **{name: accepted[name] for name in ("set_id", "source_id", "attribute")},
+                **{name: accepted[name] for name in IDENTITY},
                 "batch": batch,
-                "from_value": next(pair["value"] for pair in members if pair["is_placebo"]),
+                "from_value": accepted["from_value"],
                 "member_values": sorted(pair["value"] for pair in members),
                 "cits_min": min(pair["cits"] for pair in members),
             }
@@ -104,21 +108,23 @@ def batch_rows(bucket: Bucket, batch: str) -> tuple[list[dict[str, Any]], list[d
 def _pair(
     accepted: Mapping[str, Any],
     source: Mapping[str, Any],
+    base: Mapping[str, Any],
     edit: Mapping[str, Any],
     drawn: Mapping[str, Any],
 ) -> dict[str, Any]:
+    """A row of pairs; `base` is what scores compare with, the source or a candidate."""
     value = value_of(edit["to_values"], accepted["attribute"])
     return {
         **drawn,
-        **{name: accepted[name] for name in ("set_id", "source_id", "attribute")},
+        **{name: accepted[name] for name in IDENTITY},
         **{name: edit[name] for name in ("caption", "instruction", "explanation")},
         "pair_id": f"{accepted['set_id']}-{value}",
         "batch": source["batch"],
         "value": value,
         "values": edit["to_values"],
-        "is_placebo": edit["attribute"] is None,
-        "source_image_key": source["image_key"],
-        "source_image_sha256": source["image_sha256"],
+        "is_placebo": edit["kind"] == PLACEBO,
+        "source_image_key": base["image_key"],
+        "source_image_sha256": base["image_sha256"],
         "source_caption": source["caption"],
         "occupation": (source["extra"] or {}).get("occupation"),
     }
@@ -239,16 +245,11 @@ def sheet_rows(bucket: Bucket, pairs: Sequence[Mapping[str, Any]]) -> Iterator[l
         by_source.setdefault(pair["source_id"], []).append(pair)
     fullest = sorted(by_source.values(), key=lambda rows: (-len(rows), rows[0]["source_id"]))
     for rows in fullest[:SHEET_SOURCES]:
-        placebo = next(row for row in rows if row["is_placebo"])
-        yield [
-            Cell(decode(bucket.get_bytes(placebo["source_image_key"])), "source"),
-            Cell(decode(bucket.get_bytes(placebo["image_key"])), "placebo"),
-            *(
-                Cell(decode(bucket.get_bytes(row["image_key"])), row["value"])
-                for row in rows
-                if not row["is_placebo"]
-            ),
-        ]
+        # All sets of an edited source have the same placebo.
+        shown = {rows[0]["source_image_key"]: "source"}
+        shown |= {row["image_key"]: "placebo" for row in rows if row["is_placebo"]}
+        shown |= {row["image_key"]: row["value"] for row in rows if not row["is_placebo"]}
+        yield [Cell(decode(bucket.get_bytes(key)), label) for key, label in shown.items()]
 
 
 def dataset_sheet(bucket: Bucket, dataset: Dataset) -> Any:
@@ -268,7 +269,7 @@ def candidate_rows(
 
     Args:
         bucket: holds the pictures.
-        pictures: bucket keys by (source id, edit id), and by (source id, "source").
+        pictures: bucket keys by (source id, edit id), and by (source id, "source") where it counts.
         edits: rows of the edit plan.
         limit: how many sources.
     """
@@ -276,11 +277,11 @@ def candidate_rows(
     for edit in edits:
         by_source.setdefault(edit["source_id"], []).append(edit)
     for source_id, planned in list(by_source.items())[:limit]:
-        cells = [Cell(decode(bucket.get_bytes(pictures[source_id, "source"])), "source")]
+        source = pictures.get((source_id, "source"))
+        cells = [Cell(decode(bucket.get_bytes(source)), "source")] if source else []
         for edit in planned:
-            label = (
-                value_of(edit["to_values"], edit["attribute"]) if edit["attribute"] else "placebo"
-            )
+            varied = edit["attribute"]
+            label = value_of(edit["to_values"], varied) if varied else edit["kind"]
             picture = decode(bucket.get_bytes(pictures[source_id, edit["edit_id"]]))
             cells.append(Cell(picture, label))
         yield cells

@@ -8,18 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cf_lab_assets.counterfactuals import tables
-from cf_lab_assets.counterfactuals.generation import Generator, accept_sets
+from cf_lab_assets.counterfactuals.acceptance import accept_sets, by_source, of_one_draw
+from cf_lab_assets.counterfactuals.generation import Generator
 from cf_lab_assets.counterfactuals.parity import Acceptance
 from cf_lab_assets.counterfactuals.replay import MOST, Candidate, is_chosen
 
 Row = dict[str, Any]
-# A source pair and edits of it, its placebo first.
+# A source pair and edits of it, its placebo or base first.
 Work = tuple[Row, list[Row]]
 
-NO_PICTURE = (
-    "no_picture: the installed editor edits pictures; drawing from captions alone needs an editor "
-    "that generates whole sets"
-)
 # What a batch's drawing writes; a batch counts as finished once the last is there.
 TABLES = (
     "candidates",
@@ -77,64 +74,53 @@ class Drawing:
         self.drawn = Drawn()
 
     def draw(
-        self, work: Iterable[Work], placebos: dict[str, list[Row]] | None = None
+        self, work: Iterable[Work], firsts: dict[str, list[Row]] | None = None
     ) -> Iterator[list[tuple[Row, bool]]]:
         """Draw sources, a chunk at a time.
 
         Args:
             work: sources with the edits that are to be drawn.
-            placebos: candidates of placebos by source; where it is given, placebos in it are not
-                drawn again, and it takes in those that are drawn.
+            firsts: candidates of placebos and bases by source; where it is given, placebos in it
+                are not drawn again, and it takes in those that are drawn.
 
         Yields:
             For each chunk the first edit of each of its sets, and whether the set was accepted.
         """
-        known = {} if placebos is None else placebos
-        drawable = (one for one in work if one[0]["image_key"] is not None)
-        while chunk := list(itertools.islice(drawable, self._size)):
+        known = {} if firsts is None else firsts
+        sources = iter(work)
+        while chunk := list(itertools.islice(sources, self._size)):
             yield self._draw_chunk(chunk, known)
-            if placebos is None:
+            if firsts is None:
                 known.clear()
 
-    def reject_captions(self, work: Iterable[Work]) -> None:
-        """Reject the sets of sources without pictures, which `draw` passes over."""
-        for source, edits in work:
-            for members in sets_of(edits) if source["image_key"] is None else ():
-                attribute = members[0]["attribute"]
-                self._reject(
-                    {
-                        "set_id": f"{source['source_id']}-{attribute}",
-                        "source_id": source["source_id"],
-                        "attribute": attribute,
-                        "stage": "draw",
-                        "reasons": [NO_PICTURE],
-                    }
-                )
-
     def _draw_chunk(
-        self, chunk: Sequence[Work], placebos: dict[str, list[Row]]
+        self, chunk: Sequence[Work], firsts: dict[str, list[Row]]
     ) -> list[tuple[Row, bool]]:
         pending = [
-            edit for _, edits in chunk for edit in edits if self._is_open(edit, edits, placebos)
+            edit for _, edits in chunk for edit in edits if self._is_open(edit, edits, firsts)
         ]
         rows = self._generator.rows(pending, {source["source_id"]: source for source, _ in chunk})
-        self._count(rows)
-        by_edit: dict[str, list[Row]] = {}
-        for row in rows:
-            by_edit.setdefault(row["edit_id"], []).append(row)
+        # A base that other sets of its source had before comes out the same again.
+        before = [row for one, _ in chunk for row in firsts.get(one["source_id"], [])]
+        known = {(row["edit_id"], row["draw"]) for row in before}
+        new = [row for row in rows if (row["edit_id"], row["draw"]) not in known]
+        self._count(new)
+        made = by_source(new)
         outcomes = []
         for source, edits in chunk:
-            first, *others = edits
-            made = placebos.setdefault(source["source_id"], by_edit.get(first["edit_id"], []))
-            own = [*made, *(row for edit in others for row in by_edit.get(edit["edit_id"], []))]
+            own = [*firsts.get(source["source_id"], []), *made.get(source["source_id"], [])]
+            first = [row for row in own if row["edit_id"] == edits[0]["edit_id"]]
+            firsts[source["source_id"]] = first
             outcomes += self._take(source, edits, own)
         return outcomes
 
     @staticmethod
-    def _is_open(edit: Row, edits: Sequence[Row], placebos: Mapping[str, list[Row]]) -> bool:
+    def _is_open(edit: Row, edits: Sequence[Row], firsts: Mapping[str, list[Row]]) -> bool:
         """Whether an edit is to be drawn: nothing is, of a source whose placebo has failed."""
-        made = placebos.get(edit["source_id"])
-        return made is None or (edit is not edits[0] and any(row["accepted"] for row in made))
+        made = firsts.get(edit["source_id"])
+        if made is None or of_one_draw(edits):
+            return True
+        return edit is not edits[0] and any(row["accepted"] for row in made)
 
     def _take(
         self, source: Row, edits: Sequence[Row], rows: Sequence[Row]
@@ -144,13 +130,8 @@ class Drawing:
             self._staged.add("accepted_sets", row)
         for row in rejected:
             self._reject(row)
-        good = {row["edit_id"] for row in rows if row["accepted"]}
-        by_id = {edit["edit_id"]: edit for edit in edits}
-        self._choose(source, by_id, rows)
-        for edit_id in {row["edit_id"]: None for row in rows}:
-            edit = by_id[edit_id]
-            if edit["attribute"] is not None:
-                self.drawn.acceptance.add_edit(edit, edit_id in good)
+        self._choose(source, edits, rows)
+        self._count_directions(edits, rows)
         names = {row["attribute"] for row in accepted}
         outcomes = [(members[0], members[0]["attribute"] in names) for members in sets_of(edits)]
         for edit, was_accepted in outcomes:
@@ -159,11 +140,22 @@ class Drawing:
             self.drawn.shown.append((source, list(edits), list(rows)))
         return outcomes
 
-    def _choose(self, source: Row, edits: Mapping[str, Row], rows: Sequence[Row]) -> None:
-        chosen = self.drawn.to_replay
+    def _count_directions(self, edits: Sequence[Row], rows: Sequence[Row]) -> None:
+        """Count the edits that were drawn; what is drawn from captions alone edits nothing."""
+        if of_one_draw(edits):
+            return
+        good = {row["edit_id"] for row in rows if row["accepted"]}
+        drawn = {row["edit_id"] for row in rows}
+        for edit in edits[1:]:
+            if edit["edit_id"] in drawn:
+                self.drawn.acceptance.add_edit(edit, edit["edit_id"] in good)
+
+    def _choose(self, source: Row, edits: Sequence[Row], rows: Sequence[Row]) -> None:
+        chosen, by_id = self.drawn.to_replay, {edit["edit_id"]: edit for edit in edits}
+        base = edits[0] if of_one_draw(edits) else None
         for row in rows:
             if len(chosen) < MOST and (not chosen or is_chosen(row["edit_id"], row["draw"])):
-                chosen.append(Candidate(source, edits[row["edit_id"]], row))
+                chosen.append(Candidate(source, by_id[row["edit_id"]], row, base))
 
     def _count(self, rows: Sequence[Row]) -> None:
         for row in rows:

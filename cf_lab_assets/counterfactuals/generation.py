@@ -1,4 +1,4 @@
-"""Candidates and scores of a chunk of sources, and the acceptance of their sets.
+"""Candidates and scores of a chunk of sources.
 
 A chunk's edits are drawn together; those that fail are drawn again, with new noise, until their
 budget is spent or their set can't be accepted any more. A chunk's rows are written once, whole,
@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cf_lab_assets.counterfactuals.attribute_sets import value_of
+from cf_lab_assets.counterfactuals.acceptance import by_source, of_one_draw, to_draw
 from cf_lab_assets.counterfactuals.budget import Budget
+from cf_lab_assets.counterfactuals.plan import BASE
 from cf_lab_assets.counterfactuals.scores import Judge, Pair
+from cf_lab_assets.sources.rows import MASK_KEY
 from cf_lab_resources.engine.editors import Drawing, Member, noise_seed
 from cf_lab_resources.engine.pictures import decode, encode, square
+from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,6 +35,10 @@ GENERATION_VERSION = "3"
 
 # What of an edit determines its candidates and scores; the source is in the edit's id.
 _DETERMINING = ("edit_id", "to_values", "base_caption", "caption", "instruction")
+
+
+class PlanOfAnotherEditor(LabError):
+    """A plan whose sets the editor in use does not draw."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,7 @@ class Generator:
         """
         if not edits:
             return []
-        budgets = [self._budget.of(edit) for edit in edits]
+        budgets = self._budget.allowed(edits)
         name = fingerprint(edits, self._models, self._editor, budgets)
         key = f"counterfactuals/{self._batch}/chunks/{name[:32]}.jsonl"
         if self._bucket.exists(key):
@@ -147,7 +154,7 @@ def make_chunk(
     models: Loaded,
     budgets: Sequence[int],
 ) -> list[dict[str, Any]]:
-    """Draw and score a chunk's edits until each is accepted or its set is given up.
+    """Draw and score a chunk's edits until each set is accepted or given up.
 
     Args:
         edits: rows of the edit plan, those of a source side by side.
@@ -155,78 +162,87 @@ def make_chunk(
         bucket: where pictures are kept.
         models: draw and score.
         budgets: draws allowed to each edit.
+
+    Raises:
+        PlanOfAnotherEditor: the plan's sets are not of the kind that the editor draws.
     """
-    editor, judge = models.editor, models.judge
-    pictures = {
-        source_id: square(decode(bucket.get_bytes(sources[source_id]["image_key"])), editor.size)
-        for source_id in dict.fromkeys(edit["source_id"] for edit in edits)
-    }
-    pending, rows, draw = list(zip(edits, budgets, strict=True)), list[dict[str, Any]](), 0
-    spent: list[dict[str, Any]] = []
-    while pending:
-        asked = [edit for edit, _ in pending]
-        drawn = draw_edits(editor, asked, pictures, draw)
-        scored = judge.score(
-            [
-                Pair(
-                    source=pictures[edit["source_id"]],
-                    candidate=picture,
-                    source_caption=edit["base_caption"],
-                    caption=edit["caption"],
-                    values=edit["to_values"],
-                )
-                for edit, picture in zip(asked, drawn, strict=True)
-            ]
+    editor, planned = models.editor, by_source(edits)
+    if of_one_draw(edits) != editor.draws_whole_sets:
+        raise PlanOfAnotherEditor(
+            "the edit plan was made for an editor of another kind; materialise "
+            "counterfactuals/edit_plan again"
         )
-        made = [
-            _row(edit, draw, picture, scores, bucket, models)
-            for edit, picture, scores in zip(asked, drawn, scored, strict=True)
-        ]
-        rows += made
+    scenes = {name: read_scene(bucket, sources[name], editor) for name in planned}
+    allowed = {edit["edit_id"]: budget for edit, budget in zip(edits, budgets, strict=True)}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in planned}
+    made: list[dict[str, Any]] = []
+    asked, draw = list(edits), 0
+    while asked:
+        drawn = draw_edits(editor, asked, scenes, draw)
+        scored = models.judge.score(list(_pairs(asked, drawn, scenes)))
+        for edit, picture, scores in zip(asked, drawn, scored, strict=True):
+            row = _row(edit, draw, picture, scores, bucket, models)
+            rows[edit["source_id"]].append(row)
+            made.append(row)
         draw += 1
-        failed = [one for one, row in zip(pending, made, strict=True) if not row["accepted"]]
-        spent += [edit for edit, budget in failed if budget <= draw]
-        pending = [one for one in failed if one[1] > draw and _is_wanted(one[0], edits, spent)]
-    return rows
+        asked = [
+            edit
+            for name, own in planned.items()
+            for edit in to_draw(own, rows[name], allowed, draw)
+        ]
+    return made
+
+
+class Scene(NamedTuple):
+    """What an editor starts from, at its size: nothing where it draws from captions."""
+
+    picture: Image.Image | None
+    mask: Image.Image | None
+
+
+def read_scene(bucket: Bucket, source: Mapping[str, Any], editor: Editor) -> Scene:
+    """A source's picture, and its mask where it has one."""
+    if editor.draws_whole_sets:
+        return Scene(None, None)
+    picture, mask = (
+        square(decode(bucket.get_bytes(key)), editor.size) if key else None
+        for key in (source["image_key"], (source["extra"] or {}).get(MASK_KEY))
+    )
+    return Scene(picture, mask)
 
 
 def draw_edits(
     editor: Editor,
     edits: Sequence[Mapping[str, Any]],
-    pictures: Mapping[str, Image.Image],
+    scenes: Mapping[str, Scene],
     draw: int,
 ) -> list[Image.Image]:
     """One draw of each edit; those of a source share their noise, so that they show one scene."""
-    by_source: dict[str, list[Mapping[str, Any]]] = {}
-    for edit in edits:
-        by_source.setdefault(edit["source_id"], []).append(edit)
-    drawings = [
-        Drawing(
-            source_id,
-            draw,
-            tuple(Member(edit["caption"], edit["instruction"]) for edit in members),
-            pictures[source_id],
-        )
-        for source_id, members in by_source.items()
-    ]
-    drawn = dict(zip(by_source, map(iter, editor.draw(drawings)), strict=True))
+    planned = by_source(edits)
+    drawings = [drawing(own, scenes[name], draw) for name, own in planned.items()]
+    drawn = dict(zip(planned, map(iter, editor.draw(drawings)), strict=True))
     return [next(drawn[edit["source_id"]]) for edit in edits]
 
 
-def _is_wanted(
-    edit: Mapping[str, Any], edits: Sequence[Mapping[str, Any]], spent: Sequence[Mapping[str, Any]]
-) -> bool:
-    """Whether another draw of an edit can still help: no set is accepted without all its members.
+def drawing(edits: Sequence[Mapping[str, Any]], scene: Scene, draw: int) -> Drawing:
+    """One draw of edits of one source, its base first where there is one."""
+    members = tuple(Member(edit["caption"], edit["instruction"]) for edit in edits)
+    return Drawing(edits[0]["source_id"], draw, members, *scene)
 
-    A placebo is of all sets of its source.
-    """
-    lost = [one["attribute"] for one in spent if one["source_id"] == edit["source_id"]]
-    if None in lost:
-        return False
-    if edit["attribute"] is not None:
-        return edit["attribute"] not in lost
-    sets = {one["attribute"] for one in edits if one["source_id"] == edit["source_id"]}
-    return bool(sets - {None, *lost}) or sets == {None}
+
+def _pairs(
+    edits: Sequence[Mapping[str, Any]],
+    drawn: Sequence[Image.Image],
+    scenes: Mapping[str, Scene],
+) -> Iterator[Pair]:
+    """What scorers see: each candidate beside its source, or beside its base of the same draw."""
+    before = {name: scene.picture for name, scene in scenes.items()}
+    for edit, picture in zip(edits, drawn, strict=True):
+        if edit["kind"] == BASE:
+            before[edit["source_id"]] = picture
+        source = before[edit["source_id"]]
+        assert source is not None
+        yield Pair(source, picture, edit["base_caption"], edit["caption"], edit["to_values"])
 
 
 def _row(
@@ -255,52 +271,3 @@ def _row(
         "accepted": not reasons,
         "reasons": reasons,
     }
-
-
-def accept_sets(
-    edits: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """All-or-none acceptance of each source's counterfactual sets.
-
-    A set is accepted when every one of its edits, its placebo among them, has an accepted
-    draw; the first one counts.
-
-    Args:
-        edits: rows of the edit plan.
-        rows: candidate rows of those edits.
-
-    Returns:
-        Accepted sets (set_id, source_id, attribute, from_value, members: edit_id and draw) and
-        rejected sets (the same with stage and reasons instead of members).
-    """
-    chosen: dict[str, int] = {}
-    why: dict[str, list[str]] = {}
-    for row in rows:
-        if row["accepted"]:
-            chosen.setdefault(row["edit_id"], row["draw"])
-        else:
-            why[row["edit_id"]] = list(row["reasons"])
-    sets: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    placebos = {edit["source_id"]: edit for edit in edits if edit["attribute"] is None}
-    for edit in edits:
-        if edit["attribute"] is not None:
-            name = (edit["source_id"], edit["attribute"])
-            sets.setdefault(name, [placebos[edit["source_id"]]]).append(edit)
-    accepted, rejected = [], []
-    for (source_id, attribute), members in sets.items():
-        named = {
-            "set_id": f"{source_id}-{attribute}",
-            "source_id": source_id,
-            "attribute": attribute,
-            "from_value": value_of(members[0]["from_values"], attribute),
-        }
-        edit_ids = [member["edit_id"] for member in members]
-        failed = [edit_id for edit_id in edit_ids if edit_id not in chosen]
-        if failed:
-            # Edits of a source whose placebo failed in an earlier round were not drawn at all.
-            reasons = [f"{one}: {'; '.join(why.get(one, ['not drawn']))}" for one in failed]
-            rejected.append({**named, "stage": "scores", "reasons": reasons})
-        else:
-            drawn = [{"edit_id": edit_id, "draw": chosen[edit_id]} for edit_id in edit_ids]
-            accepted.append({**named, "members": drawn})
-    return accepted, rejected

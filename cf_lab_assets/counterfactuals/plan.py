@@ -5,6 +5,10 @@ other values; and one placebo, which asks the editor for the values that are the
 placebo stands in a counterfactual set for the source's own value, so that all members went
 through the same editor, and its distance from the source picture is the noise floor.
 
+An editor that draws from captions alone edits nothing. There the caption is all that counts of a
+source, whether or not it came with a picture; the first row is no placebo but the base, whose
+scene all members share, and where the caption leaves a value open each value is a member.
+
 All members of a set are rewritten from one base caption, which names the source's own values of
 what is varied also where the delivered caption did not: no member says more than another.
 """
@@ -23,13 +27,27 @@ from cf_lab_assets.counterfactuals.attribute_sets import (
     value_of,
 )
 from cf_lab_assets.counterfactuals.rewrite import CannotRewrite
+from cf_lab_assets.sources.rows import MASK, MASK_KEY
 from cf_lab_assets.starter.text import instruction
 from cf_lab_assets.starter.world import ATTRIBUTES
 
 if TYPE_CHECKING:
     from cf_lab_assets.counterfactuals.rewrite import Rewriter
+    from cf_lab_resources.engine.editors import Strategy
 
-COUNTERFACTUAL, PLACEBO = "counterfactual", "placebo"
+COUNTERFACTUAL, PLACEBO, BASE = "counterfactual", "placebo", "base"
+FIRST = {
+    PLACEBO: "placebo: the same values, drawn again",
+    BASE: "base: the scene that all members share",
+}
+# What a source may lack beside its caption.
+LACKS = {
+    "no_picture": "the installed editor edits pictures, and this source is a caption; "
+    "CF_LAB_EDITOR can name one that draws whole sets from captions, such as a Stable Diffusion "
+    "pipeline",
+    "no_mask": "the installed editor changes what a mask shows in white, and this source has none; "
+    f"deliver one, named by the column `{MASK}` of an ImageFolder, or use another editor",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +85,12 @@ class SourcePlan:
         source_id: of the source.
         cell: the source's values of what a target distribution is over, in written form; None
             where one of them is unknown, or they can't be told apart in it.
-        has_picture: whether the source is more than a caption, so that its sets can be drawn.
-        edits: placebo first; empty where nothing could be planned.
+        edits: placebo or base first; empty where nothing could be planned.
         refusals: one for each set that can't be made.
     """
 
     source_id: str
     cell: str | None
-    has_picture: bool
     edits: list[Edit]
     refusals: list[Refusal]
 
@@ -91,7 +107,7 @@ class _Source:
         source_id: of the source.
         caption: as delivered.
         cell: its values of what the target is over, in written form; None where one is unknown.
-        has_picture: whether it is more than a caption.
+        lacks: what the editor needs of it and it has not, a key of `LACKS`.
         named: by attribute, the value that the caption names; without those it names none of.
         known: by attribute, the value as delivered, else as named.
         shown: the known values that the editor can draw.
@@ -100,7 +116,7 @@ class _Source:
     source_id: str
     caption: str
     cell: str | None
-    has_picture: bool
+    lacks: str | None
     named: dict[str, str]
     known: dict[str, str]
     shown: dict[str, str]
@@ -115,6 +131,7 @@ class Planner:
         attributes: Sequence[str],
         drawable: Mapping[str, Sequence[str]] = ATTRIBUTES,
         over: Sequence[str] = (),
+        strategy: Strategy = "instruction",
     ) -> None:
         """Settle what is varied.
 
@@ -124,12 +141,14 @@ class Planner:
             drawable: the values that the installed editor can draw, by attribute.
             over: attributes or extra columns whose values are a source's cell; a source that
                 lacks one of them is refused.
+            strategy: of the installed editor.
 
         Raises:
             AttributeUnknown: an attribute can't be drawn, or none is named.
         """
         self.sets = parse_all(attributes, drawable)
         self._rewriter, self._drawable, self._over = rewriter, drawable, tuple(over)
+        self._strategy = strategy
         self._varied = [
             attribute
             for attribute in drawable
@@ -142,10 +161,12 @@ class Planner:
             source = self._read(row)
             no_cell = self._no_cell(source.cell)
             cell = None if no_cell else source.cell
-            planned = SourcePlan(source.source_id, cell, source.has_picture, [], [])
+            planned = SourcePlan(source.source_id, cell, [], [])
             contradiction = _contradiction(source)
             if contradiction:
                 self._refuse_all(planned, "caption_contradicts", contradiction)
+            elif source.lacks:
+                self._refuse_all(planned, source.lacks, LACKS[source.lacks])
             elif no_cell:
                 self._refuse_all(planned, *no_cell)
             else:
@@ -163,8 +184,19 @@ class Planner:
                 known[attribute] = value
         shown = {name: value for name, value in known.items() if value in self._drawable[name]}
         cell = joined({**(row["extra"] or {}), **known}, self._over)
-        has_picture = row["image_key"] is not None
-        return _Source(row["source_id"], caption, cell, has_picture, named, known, shown)
+        return _Source(row["source_id"], caption, cell, self._lacks(row), named, known, shown)
+
+    @property
+    def _from_captions(self) -> bool:
+        return self._strategy == "captions"
+
+    def _lacks(self, row: Mapping[str, Any]) -> str | None:
+        if self._from_captions:
+            return None
+        if row["image_key"] is None:
+            return "no_picture"
+        has_mask = MASK_KEY in (row["extra"] or {})
+        return "no_mask" if self._strategy == "inpainting" and not has_mask else None
 
     def _no_cell(self, cell: str | None) -> tuple[str, str] | None:
         """Why a source is in no cell of the target: a reason code and a sentence."""
@@ -194,7 +226,7 @@ class Planner:
                 reason, detail = refused.args
                 planned.refusals.append(Refusal(planned.source_id, varied.name, reason, detail))
         if planned.edits:
-            planned.edits.insert(0, _placebo(source, base))
+            planned.edits.insert(0, _first(source, base, BASE if self._from_captions else PLACEBO))
 
     def _base_caption(self, source: _Source) -> tuple[str, dict[str, CannotRewrite]]:
         """The caption that names all known values of what is varied, and what it could not say."""
@@ -223,7 +255,7 @@ class Planner:
         """Raises `_Refused` where the set can't be made of this source."""
         for attribute in varied.attributes:
             own = source.known.get(attribute)
-            if own is None and source.has_picture:
+            if own is None and not self._from_captions:
                 raise _Refused(
                     "value_unknown",
                     f"neither the metadata nor the caption {source.caption!r} says the {attribute}",
@@ -281,11 +313,11 @@ def _contradiction(source: _Source) -> str | None:
     return None
 
 
-def _placebo(source: _Source, base: str) -> Edit:
+def _first(source: _Source, base: str, kind: str) -> Edit:
     return Edit(
-        edit_id=f"{source.source_id}-placebo",
+        edit_id=f"{source.source_id}-{kind}",
         source_id=source.source_id,
-        kind=PLACEBO,
+        kind=kind,
         attribute=None,
         cell=source.cell or "",
         from_values=source.shown,
@@ -293,5 +325,5 @@ def _placebo(source: _Source, base: str) -> Edit:
         base_caption=base,
         caption=base,
         instruction=instruction(source.shown),
-        explanation="placebo: the same values, drawn again",
+        explanation=FIRST[kind],
     )

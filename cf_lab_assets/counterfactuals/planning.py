@@ -60,9 +60,8 @@ class Planned:
         if planned.cell is None:
             return
         self.world[planned.cell] += 1
-        if planned.has_picture:
-            varied = {e.attribute for e in planned.edits if e.kind == COUNTERFACTUAL}
-            self.offered.update((str(attribute), planned.cell) for attribute in varied)
+        varied = {e.attribute for e in planned.edits if e.kind == COUNTERFACTUAL}
+        self.offered.update((str(attribute), planned.cell) for attribute in varied)
 
 
 def write_plan(

@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cf_lab_assets.counterfactuals.generation import drawing, read_scene
 from cf_lab_resources import __version__
 from cf_lab_resources.bucket import BucketKeyError
-from cf_lab_resources.engine.editors import Drawing, Member
-from cf_lab_resources.engine.pictures import decode, square
+from cf_lab_resources.engine.pictures import decode
 
 if TYPE_CHECKING:
     from cf_lab_resources.bucket import Bucket
@@ -35,11 +35,26 @@ TOLERANCE = 2.0
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate that may be replayed: its source pair, edit and row."""
+    """A candidate that may be replayed.
+
+    Attributes:
+        source: its source pair.
+        edit: its row of the edit plan.
+        row: its own.
+        base: the row of the edit plan that gives its scene; None where the source picture does.
+    """
 
     source: Mapping[str, Any]
     edit: Mapping[str, Any]
     row: Mapping[str, Any]
+    base: Mapping[str, Any] | None = None
+
+    @property
+    def edits(self) -> list[Mapping[str, Any]]:
+        """What has to be drawn for it, itself last."""
+        if self.base is None or self.base["edit_id"] == self.edit["edit_id"]:
+            return [self.edit]
+        return [self.base, self.edit]
 
 
 @dataclass
@@ -139,17 +154,12 @@ def _replay_some(
     result.damaged += [_name(one) for one, png in zip(candidates, stored, strict=True) if not png]
     drawn = editor.draw(
         [
-            Drawing(
-                one.edit["source_id"],
-                one.row["draw"],
-                (Member(one.edit["caption"], one.edit["instruction"]),),
-                square(decode(bucket.get_bytes(one.source["image_key"])), editor.size),
-            )
+            drawing(one.edits, read_scene(bucket, one.source, editor), one.row["draw"])
             for one, _ in whole
         ]
     )
     exact = editor.describe()["reproducibility"] == "exact"
-    for (one, png), (picture,) in zip(whole, drawn, strict=True):
+    for (one, png), (*_, picture) in zip(whole, drawn, strict=True):
         before, now = (np.asarray(each, dtype=np.int16) for each in (decode(png), picture))
         off = float(np.abs(before - now).mean())
         result.compared += 1

@@ -51,7 +51,6 @@ def draw_batch(
         yield from draw_in_rounds(sampling, work, drawing)
     else:
         yield from (None for _ in drawing.draw(work()))
-    drawing.reject_captions(work())
     for refusal in tables.stream_rows(bucket, tables.batch_key(batch, "refused_edits")):
         drawing.refuse(refusal)
     drawing.finish(sampling.rows() if sampling else ())
@@ -77,7 +76,7 @@ def draw_in_rounds(
 
     places = {cell: index for index, cell in enumerate(sampling.cells)}
     order = _shuffled(sampling, work(), places)
-    sampler, placebos = sampling.sampler, dict[str, list[Row]]()
+    sampler, firsts = sampling.sampler, dict[str, list[Row]]()
     while (more := sampler.next_round()).any():
         wanted = {
             position
@@ -85,21 +84,11 @@ def draw_in_rounds(
             for position in cell[int(start) : int(start + count)]
         }
         accepted = np.zeros_like(more)
-        for outcomes in drawing.draw(_chosen(work(), wanted), placebos):
+        for outcomes in drawing.draw(_chosen(work(), wanted), firsts):
             for edit, was_accepted in outcomes:
                 accepted[places[edit["attribute"], edit["cell"]]] += was_accepted
             yield
         sampler.record(more, accepted)
-
-
-def _drawable_sets(work: Iterable[Work]) -> Iterator[tuple[int, Row]]:
-    """Each set of sources with pictures: its place in the plan, and its first edit."""
-    place = itertools.count()
-    for source, edits in work:
-        for members in sets_of(edits):
-            position = next(place)
-            if source["image_key"] is not None:
-                yield position, members[0]
 
 
 def _shuffled(
@@ -109,14 +98,15 @@ def _shuffled(
     import numpy as np
 
     positions = [array("q") for _ in places]
-    for position, edit in _drawable_sets(work):
+    planned = (members[0] for _, edits in work for members in sets_of(edits))
+    for position, edit in enumerate(planned):
         positions[places[edit["attribute"], edit["cell"]]].append(position)
     rng = np.random.default_rng(sampling.target.seed)
     return [rng.permutation(np.array(cell, np.int64)).tolist() for cell in positions]
 
 
 def _chosen(work: Iterable[Work], wanted: set[int]) -> Iterator[Work]:
-    """The wanted sets of each source, with its placebo before them."""
+    """The wanted sets of each source, with its placebo or base before them."""
     place = itertools.count()
     for source, edits in work:
         chosen = [edit for members in sets_of(edits) if next(place) in wanted for edit in members]

@@ -19,7 +19,7 @@ from cf_lab_resources.settings import Settings
 if TYPE_CHECKING:
     from cf_lab_assets.counterfactuals.scores import Judge
     from cf_lab_resources.bucket import Bucket
-    from cf_lab_resources.engine.editors import Editor, EditorSettings
+    from cf_lab_resources.engine.editors import Editor, EditorSettings, Strategy
 
 WEIGHTS = Path(__file__).parent.parent / "starter" / "weights"
 MANIFEST = "manifest.json"
@@ -231,6 +231,22 @@ def generation_models(bucket: Bucket | None = None) -> dict[str, dict[str, str]]
         found = on_record(bucket or _bucket(), editor)
         models["editor"] = {"name": str(editor), "sha256": found.sha256, "family": found.family}
     return models
+
+
+def editor_strategy(bucket: Bucket) -> Strategy:
+    """How the editor in use draws.
+
+    Raises:
+        ModelUnavailable: it was not fetched yet.
+        ModelRefused: no strategy serves it.
+    """
+    from cf_lab_resources.engine.editors import strategy_of
+
+    uri = editor_uri()
+    if uri.scheme == STARTER:
+        return strategy_of((WEIGHTS / uri.path / "model_index.json").read_bytes(), str(uri))
+    index = on_record(bucket, uri).files["model_index.json"]
+    return strategy_of(bucket.get_bytes(registry.file_key(index)), str(uri))
 
 
 def zero_shot_prompts() -> dict[str, dict[str, str]]:

@@ -245,7 +245,10 @@ def _id_faults(staged: Staged) -> Iterator[str]:
 
 
 def every_set_is_complete(staged: Staged) -> GateResult:
-    """One member for each value, exactly one placebo, no pair without a set, no duplicates."""
+    """One member a value, one placebo of an edited set, no pair without a set, nothing twice.
+
+    A set that was drawn from captions has no value that it was edited from, and no placebo.
+    """
     members: dict[str, list[tuple[str, str, bool]]] = defaultdict(list)
     columns = ("set_id", "pair_id", "value", "is_placebo")
     for set_id, *member in zip(*(staged.pairs.column(c).to_pylist() for c in columns), strict=True):
@@ -282,8 +285,9 @@ def _set_fault(row: Mapping[str, Any], members: Sequence[tuple[str, str, bool]])
     if len(expected) < 2:
         return "fewer than two members"
     placebos = [value for _, value, is_placebo in members if is_placebo]
-    if placebos != [row["from_value"]]:
-        return f"placebos are {placebos}, not the source's own value {row['from_value']!r} once"
+    own = row["from_value"]
+    if placebos != ([] if own is None else [own]):
+        return f"placebos are {placebos}, not the source's own value {own!r} once"
     return None
 
 

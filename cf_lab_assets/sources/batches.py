@@ -13,10 +13,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.sources.refusals import BatchBroken, DeliveryRefused, Rejected
+from cf_lab_assets.sources.rows import MASK_KEY
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -323,14 +324,15 @@ def inspect(bucket: Bucket, manifest: Manifest, hashed: int = HASHED_PICTURES) -
 
 
 def _pictures(pairs: Iterable[SourcePair]) -> Iterator[tuple[str, str]]:
-    """Key and hash of each picture once."""
+    """Key and hash of each picture once, and of each mask."""
     seen: set[bytes] = set()  # 16 bytes of each
-    for pair in pairs:
-        if pair.image_key and pair.image_sha256:
-            mark = bytes.fromhex(pair.image_sha256[:32])
+    for key in (key for pair in pairs for key in (pair.image_key, pair.extra.get(MASK_KEY))):
+        if key:
+            sha256 = PurePosixPath(key).stem
+            mark = bytes.fromhex(sha256[:32])
             if mark not in seen:
                 seen.add(mark)
-                yield pair.image_key, pair.image_sha256
+                yield key, sha256
 
 
 def is_whole(bucket: Bucket, manifest: Manifest) -> bool:

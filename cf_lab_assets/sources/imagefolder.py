@@ -1,6 +1,7 @@
 """ImageFolders: pictures as files, and `metadata.csv`, `.jsonl` or `.parquet` that names them.
 
-Columns `file_name` and `text` are required, all others are passed on as strings. Files are
+Columns `file_name` and `text` are required, all others are passed on as strings; `mask_file_name`
+names a picture of the same size that is white where an inpainting editor may change it. Files are
 read as a stream. A row that can't be read is yielded as rejected and the next one is read; only
 what spoils the whole file raises. The CSV header and blank lines are not counted as rows.
 """

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from cf_lab_assets.sources.deliveries import Delivery
 from cf_lab_assets.sources.kinds import Found
 from cf_lab_assets.sources.ledger import KnownPicture, Ledger, Sought
 from cf_lab_assets.sources.refusals import Rejected, RowRefused
-from cf_lab_assets.sources.rows import Row
+from cf_lab_assets.sources.rows import MASK, MASK_KEY, Row
 from cf_lab_resources import decoders
 from cf_lab_resources.decoders import Decoders, StoredPicture
 from cf_lab_resources.images import ImageRefused
@@ -194,17 +194,18 @@ class Intake:
         if self.found.kind.pictures == "none":
             return [row if isinstance(row, Rejected) else row[0] for row in checked]
         pictures = [
-            (taken.file_name.rpartition("/")[2], data)
-            for taken, data in (row for row in checked if not isinstance(row, Rejected))
+            picture for row in checked if not isinstance(row, Rejected) for picture in row[1]
         ]
         images = iter(normalise_all(pictures) if pictures else [])
         return [
-            row if isinstance(row, Rejected) else _with_picture(row[0], next(images))
+            row
+            if isinstance(row, Rejected)
+            else _with_pictures(row[0], [next(images) for _ in row[1]])
             for row in checked
         ]
 
-    def _check(self, row: Row) -> tuple[_Taken, bytes] | Rejected:
-        """The row without its picture, and that picture's bytes."""
+    def _check(self, row: Row) -> tuple[_Taken, list[decoders.Named]] | Rejected:
+        """The row without its pictures, and these: its own, and its mask where it has one."""
         try:
             texts = [row.file_name, row.text, *row.columns, *row.columns.values()]
             if not all(map(captions.is_utf8, texts)):
@@ -212,13 +213,18 @@ class Intake:
             name = deliveries.safe_name(row.file_name)
             caption = captions.clean_caption(row.text, self._rules)
             attributes, extra = captions.split_columns(row.columns, self._rules)
-            if self.found.kind.pictures == "files":
-                data = self._delivery.read(name, self._rules.limits)
-            else:
-                data = row.picture or b""
+            extra.pop(MASK_KEY, None)  # nothing from outside says where something is in the bucket
+            pictures = [self._named(name, row.picture)]
+            if self.found.kind.pictures == "files" and MASK in extra:
+                pictures.append(self._named(deliveries.safe_name(extra[MASK]), None))
         except (ImageRefused, RowRefused) as refused:
             return _rejected(row, refused.reason, str(refused))
-        return _Taken(row, name, caption, attributes, extra), data
+        return _Taken(row, name, caption, attributes, extra), pictures
+
+    def _named(self, name: str, data: bytes | None) -> decoders.Named:
+        if self.found.kind.pictures == "files":
+            data = self._delivery.read(name, self._rules.limits)
+        return name.rpartition("/")[2], data or b""
 
     # What follows runs in the thread of the caller.
 
@@ -226,6 +232,7 @@ class Intake:
         tally, ledger, picture = self._tally, self._ledger, taken.picture
         pixels = picture.pixels_sha256 if picture else ""
         self._note_name(taken.file_name)
+        self._note_name(taken.extra.get(MASK))
         earlier = ledger.file_of(pixels, taken.caption)
         if earlier is not None:
             raise _duplicate(taken, earlier)
@@ -277,6 +284,7 @@ class Intake:
             self._tally.strays += 1
         else:
             self._note_name(rejected.file_name)
+            self._note_name(rejected.mask)
             self._tally.reasons[rejected.reason] += 1
             self.first_rejected = self.first_rejected or rejected
         self._quarantine.add(
@@ -335,10 +343,24 @@ def _sought(taken: _Taken) -> Sought:
     return Sought(picture.pixels_sha256, taken.caption, picture.phash)
 
 
-def _with_picture(taken: _Taken, picture: StoredPicture | ImageRefused) -> _Taken | Rejected:
-    if isinstance(picture, ImageRefused):
-        return _rejected(taken.row, picture.reason, str(picture))
+def _with_pictures(
+    taken: _Taken, pictures: Sequence[StoredPicture | ImageRefused]
+) -> _Taken | Rejected:
+    for one in pictures:
+        if isinstance(one, ImageRefused):
+            return _rejected(taken.row, one.reason, str(one))
+    picture, *masks = (one for one in pictures if isinstance(one, StoredPicture))
     taken.picture = picture
+    for mask in masks:
+        size, own = (mask.width, mask.height), (picture.width, picture.height)
+        if size != own:
+            return _rejected(
+                taken.row,
+                "mask_size",
+                f"the mask {taken.extra[MASK]} has {size} pixels and its picture {own}; a mask is "
+                "as large as its picture, and white where that may change",
+            )
+        taken.extra[MASK_KEY] = mask.key
     return taken
 
 
@@ -361,4 +383,4 @@ def _check_conflict(attributes: Mapping[str, str], earlier: Mapping[str, str]) -
 
 
 def _rejected(row: Row, reason: str, detail: str) -> Rejected:
-    return Rejected(row.number, row.file_name, reason, detail, row.text)
+    return Rejected(row.number, row.file_name, reason, detail, row.text, row.columns.get(MASK))

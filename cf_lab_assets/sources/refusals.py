@@ -38,17 +38,21 @@ class RowRefused(SourceError):
     Reasons: `malformed_row`, `not_utf8`, `missing_file_name`, `bad_file_name`, `path_escapes`,
     `symlink`, `missing_picture`, `two_pictures`, `missing_caption`, `empty_caption`,
     `control_characters`, `caption_too_long`, `unknown_attribute_value`, `conflicting_attributes`,
-    `duplicate_file_name`, `duplicate_picture`, `duplicate_caption`, and those of
+    `duplicate_file_name`, `duplicate_picture`, `duplicate_caption`, `mask_size`, and those of
     `cf_lab_resources.images.ImageRefused`.
     """
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A quarantined row; `row` counts data rows from 1 and is None for a stray file."""
+    """A quarantined row; `row` counts data rows from 1 and is None for a stray file.
+
+    `mask` is the file of its mask, where it names one.
+    """
 
     row: int | None
     file_name: str | None
     reason: str
     detail: str
     caption: str | None
+    mask: str | None = None

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cf_lab_resources.images import Limits
 
 TEXT, CAPTION = "text", "caption"
+# The column that names a row's mask, and where the mask then is in the bucket.
+MASK, MASK_KEY = "mask_file_name", "mask_image_key"
 MAX_LINE_BYTES = 16 * 1024 * 1024  # a line without end would be read into memory whole
 
 

@@ -7,7 +7,7 @@ those steps and the guidance are drawn anew for each draw.
 
 from __future__ import annotations
 
-import itertools
+import bisect
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,11 +103,8 @@ class CaptionEditor(LatentEditor):
         import torch
 
         slots, extra = _with_first(slots)
-        firsts = list(
-            itertools.accumulate(
-                range(len(slots)), lambda first, at: first if slots[at].number else at
-            )
-        )
+        begins = [at for at, slot in enumerate(slots) if slot.number == 0]
+        firsts = [begins[bisect.bisect(begins, at) - 1] for at in range(len(slots))]
         shares = [self._share(slot.drawing) * self.settings.steps for slot in slots]
 
         def share(step: int) -> None:

@@ -190,19 +190,50 @@ def pipeline_class(folder: Path) -> str:
     Raises:
         ModelRefused: there is no such file, it can't be read, or it asks for code of its own.
     """
-    path = folder / "model_index.json"
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        named = index["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = (folder / "model_index.json").read_bytes()
+    except OSError as error:
+        raise _no_pipeline(str(folder), error) from error
+    return _named_class(content, str(folder))
+
+
+def strategy_of(index: bytes, name: str) -> Strategy:
+    """The strategy that serves a pipeline.
+
+    Args:
+        index: content of its `model_index.json`.
+        name: of the pipeline, for messages.
+
+    Raises:
+        ModelRefused: the index can't be read, asks for code, or names what no strategy serves.
+    """
+    return _served(_named_class(index, name), name)[0]
+
+
+def _served(named: str, name: str) -> tuple[Strategy, str, str]:
+    if named not in EDITORS:
         raise ModelRefused(
-            f"{folder} is no pipeline folder: {path.name} is missing or names no class ({error}); "
-            "give the folder of a pipeline saved by diffusers"
-        ) from error
+            f"{name} holds a {named}, which no strategy serves; known are {', '.join(EDITORS)}"
+        )
+    return EDITORS[named]
+
+
+def _named_class(index: bytes, name: str) -> str:
+    try:
+        named = json.loads(index)["_class_name"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _no_pipeline(name, error) from error
     # ["pipeline", "MyPipeline"] names a module of the folder, which would be run.
     if not isinstance(named, str):
-        raise ModelRefused(f"{path} asks for code of its own ({named}), which is never run")
+        raise ModelRefused(f"{name} asks for code of its own ({named}), which is never run")
     return named
+
+
+def _no_pipeline(name: str, error: Exception) -> ModelRefused:
+    return ModelRefused(
+        f"{name} is no pipeline folder: model_index.json is missing or names no class ({error}); "
+        "give the folder of a pipeline saved by diffusers"
+    )
 
 
 def load_editor(folder: Path, settings: EditorSettings, device: str | None = None) -> Editor:
@@ -222,12 +253,8 @@ def load_editor(folder: Path, settings: EditorSettings, device: str | None = Non
 
     check_folder(folder)
     named = pipeline_class(folder)
-    if named not in EDITORS:
-        raise ModelRefused(
-            f"{folder} holds a {named}, which no strategy serves; known are {', '.join(EDITORS)}"
-        )
+    _, module, name = _served(named, str(folder))
     check_licence(folder, named, settings.accepted_licence)
-    _, module, name = EDITORS[named]
     found = importlib.import_module(f"cf_lab_resources.engine.{module}")
     editor: Editor = getattr(found, name)(folder, settings, device)
     return editor

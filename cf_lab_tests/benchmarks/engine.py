@@ -254,7 +254,7 @@ def _drawn_until_accepted(bucket: Any, models: generation.Loaded, asked: Sequenc
     for number, one in enumerate(asked):
         if one.source_id not in sources:
             key = bucket.put_content("images", encode(one.source), ".png")
-            sources[one.source_id] = {"image_key": key}
+            sources[one.source_id] = {"image_key": key, "extra": {}}
         edits.append(
             {
                 "edit_id": f"e{number}",

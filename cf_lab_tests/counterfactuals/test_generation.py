@@ -13,6 +13,7 @@ from cf_lab_assets.counterfactuals import (
     rounds,
     tables,
 )
+from cf_lab_assets.counterfactuals.acceptance import accept_sets
 from cf_lab_assets.counterfactuals.budget import Budget
 from cf_lab_assets.counterfactuals.plan import Planner
 from cf_lab_assets.counterfactuals.rewrite import Rewriter
@@ -117,6 +118,7 @@ def edit(edit_id, attribute):
     return {
         "edit_id": edit_id,
         "source_id": "s1",
+        "kind": "counterfactual" if attribute else "placebo",
         "attribute": attribute,
         "from_values": values,
         "to_values": values,
@@ -135,7 +137,7 @@ EDITS = [edit("p", None), edit("g", "gender"), edit("a1", "age"), edit("a2", "ag
 
 
 def test_a_set_is_accepted_whole():
-    accepted, rejected = generation.accept_sets(
+    accepted, rejected = accept_sets(
         EDITS,
         [row("p", True), row("g", False), row("g", True, 1), row("a1", True), row("a2", False)],
     )
@@ -146,13 +148,13 @@ def test_a_set_is_accepted_whole():
 
 def test_no_set_is_accepted_without_its_placebo():
     rows = [row("p", False), row("g", True), row("a1", True), row("a2", True)]
-    accepted, rejected = generation.accept_sets(EDITS, rows)
+    accepted, rejected = accept_sets(EDITS, rows)
     assert accepted == []
     assert len(rejected) == 2
 
 
 def test_a_set_of_a_source_whose_placebo_failed_before_says_so():
-    _, rejected = generation.accept_sets([EDITS[0], EDITS[1]], [row("p", False)])
+    _, rejected = accept_sets([EDITS[0], EDITS[1]], [row("p", False)])
     assert rejected[0]["reasons"] == ["p: blurred", "g: not drawn"]
 
 
@@ -184,6 +186,7 @@ class Scripted:
     """Draws and judges by a script: which draw of which caption is the first to be accepted."""
 
     size = 8
+    draws_whole_sets = False
     accepted_from: dict[str, int]
 
     def __init__(self, **accepted_from):
@@ -206,7 +209,7 @@ def scripted_rows(bucket, budgets, **accepted_from):
     model = Scripted(**accepted_from)
     key = bucket.put_content("images", encode(Image.new("RGB", (8, 8))), ".png")
     models = generation.Loaded(model, model, "e1")
-    generation.make_chunk(EDITS, {"s1": {"image_key": key}}, bucket, models, budgets)
+    generation.make_chunk(EDITS, {"s1": {"image_key": key, "extra": {}}}, bucket, models, budgets)
     return model.drawn
 
 
@@ -227,16 +230,16 @@ def test_draws_of_a_set_stop_when_it_is_accepted_or_can_not_be(bucket):
 
 def test_the_budget_follows_the_acceptance_seen_so_far():
     budget = Budget(50)
-    assert budget.of(EDITS[1]) == 7, "half is assumed: a hundredth is missed after seven"
+    assert budget.allowed(EDITS)[1] == 7, "half is assumed: a hundredth is missed after seven"
     often = [{"edit_id": "g", "accepted": True}] * 98
     budget.record(EDITS, often)
-    assert budget.of(EDITS[1]) == 2
+    assert budget.allowed(EDITS)[1] == 2
     seldom = [{"edit_id": "a1", "accepted": n % 10 == 0} for n in range(98)]
     budget.record(EDITS, seldom)
-    assert 35 <= budget.of(EDITS[2]) <= 45
+    assert 35 <= budget.allowed(EDITS)[2] <= 45
     budget.record(EDITS, [{"edit_id": "p", "accepted": False}] * 1000)
-    assert budget.of(EDITS[0]) == 50, "never more than is allowed"
-    assert Budget(1).of(EDITS[0]) == 1
+    assert budget.allowed(EDITS)[0] == 50, "never more than is allowed"
+    assert Budget(1).allowed(EDITS) == [1] * 4
 
 
 def test_a_share_of_the_candidates_is_drawn_again_to_the_last_bit(work, bucket, batch, models):
@@ -287,7 +290,7 @@ def made(work, bucket, batch, models):
     written = draw(bucket, batch, lambda: models)
     rows = [{**row, "accepted": True, "reasons": []} for row in written["pair_scores"]]
     edits = [edit for _, planned in work for edit in planned]
-    accepted, _ = generation.accept_sets(edits, rows)
+    accepted, _ = accept_sets(edits, rows)
     dataset.write_made_with(bucket, batch, {"editor": {"name": "e"}}, {"steps": 4})
     for table, content in (("pair_scores", rows), ("accepted_sets", accepted)):
         tables.write_rows(bucket, batch, table, content)

@@ -168,18 +168,19 @@ def test_a_contradiction_in_one_attribute_refuses_the_source_whole():
     assert [refusal.reason for refusal in planned.refusals] == ["caption_contradicts"] * 2
 
 
-def test_of_a_caption_without_a_picture_all_values_are_edits_where_its_own_is_unknown():
-    planned = plan_one(source("a photo of a doctor", image_key=None), "gender", "age")
+def test_for_captions_alone_all_values_are_edits_where_its_own_is_unknown():
+    alone = {"strategy": "captions"}
+    planned = plan_one(source("a photo of a doctor", image_key=None), "gender", "age", **alone)
     assert names(planned) == [
-        "placebo",
+        "base",
         "gender-woman",
         "gender-man",
         "age-young",
         "age-middle-aged",
         "age-old",
     ]
-    named = plan_one(source("a photo of a woman", image_key=None), "gender")
-    assert names(named) == ["placebo", "gender-man"]
+    named = plan_one(source("a photo of a woman", image_key=None), "gender", **alone)
+    assert names(named) == ["base", "gender-man"]
 
 
 def test_a_cell_is_made_of_attributes_and_columns():

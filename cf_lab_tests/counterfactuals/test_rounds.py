@@ -149,15 +149,16 @@ def test_without_a_target_everything_is_drawn(bucket, batch, rewriter, fake):
     assert written["quotas"] == []
     rejected = [row for row in written["rejected_sets"] if row["stage"] == "scores"]
     assert len(rejected) + len(written["accepted_sets"]) == 2 * SOURCES
-    assert len(fake.drawn) == made.edits - (1 + 1 + 2)  # those of the source without a picture
+    assert len(fake.drawn) == made.edits
 
 
 def test_sets_of_captions_alone_are_rejected_with_a_reason(bucket, batch, rewriter, fake):
     for target in (UNIFORM, None):
         plan(bucket, batch, rewriter, target=target)
-        found = [row for row in draw(bucket, batch)["rejected_sets"] if row["stage"] == "draw"]
+        found = [row for row in draw(bucket, batch)["rejected_sets"] if row["stage"] == "plan"]
         assert [row["attribute"] for row in found] == ["gender", "skin_tone"]
         assert all(row["reasons"][0].startswith("no_picture: ") for row in found)
+        assert all("CF_LAB_EDITOR" in row["reasons"][0] for row in found)
 
 
 def test_a_run_killed_in_any_round_goes_on_and_ends_in_the_same_sets(bucket, batch, rewriter, fake):

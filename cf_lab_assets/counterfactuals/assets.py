@@ -57,7 +57,7 @@ MEANING = {
     "shortfall": "accepted sets that are missing to the quota",
     "outcome": "met, or why not: no_sources, budget_spent, acceptance_too_low; open before drawing",
     "to_value": "the value that was asked for",
-    "instruction": "what the editor was told",
+    "instruction": "what the editor was told; null where it drew from the caption alone",
     "explanation": "why the caption became this one",
     "image_key": "place of the picture in the bucket",
     "image_sha256": "hash of the picture's PNG",

@@ -91,6 +91,16 @@ class GenerationConfig(dg.Config):
     )
     compiled: bool = Field(default=False, description="compile the UNet")
     int8: bool = Field(default=False, description="weight-only quantisation; needs torchao")
+    channels_last: bool = Field(default=True, description="memory layout of the convolutions")
+    share_from: float = Field(
+        default=0.1, ge=0, le=1, description="from captions: least share of steps that share"
+    )
+    share_to: float = Field(
+        default=0.9, ge=0, le=1, description="from captions: largest share of steps that share"
+    )
+    guidance_spread: float = Field(
+        default=0.0, ge=0, description="from captions: what a draw adds at most to the guidance"
+    )
     accepted_licence: str = Field(
         default="", description="name of a non-commercial licence that you may use"
     )

@@ -226,7 +226,7 @@ def draw_edits(
 
 def drawing(edits: Sequence[Mapping[str, Any]], scene: Scene, draw: int) -> Drawing:
     """One draw of edits of one source, its base first where there is one."""
-    members = tuple(Member(edit["caption"], edit["instruction"]) for edit in edits)
+    members = tuple(Member(edit["caption"], edit["instruction"] or "") for edit in edits)
     return Drawing(edits[0]["source_id"], draw, members, *scene)
 
 

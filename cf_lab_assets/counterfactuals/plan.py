@@ -63,7 +63,7 @@ class Edit:
     to_values: dict[str, str]
     base_caption: str
     caption: str
-    instruction: str
+    instruction: str | None
     explanation: str
 
 
@@ -226,7 +226,7 @@ class Planner:
                 reason, detail = refused.args
                 planned.refusals.append(Refusal(planned.source_id, varied.name, reason, detail))
         if planned.edits:
-            planned.edits.insert(0, _first(source, base, BASE if self._from_captions else PLACEBO))
+            planned.edits.insert(0, self._first(source, base))
 
     def _base_caption(self, source: _Source) -> tuple[str, dict[str, CannotRewrite]]:
         """The caption that names all known values of what is varied, and what it could not say."""
@@ -294,11 +294,34 @@ class Planner:
                     to_values=to_values,
                     base_caption=base,
                     caption=made.caption,
-                    instruction=instruction(to_values),
+                    instruction=self._told(to_values, made.caption),
                     explanation=made.explanation,
                 )
             )
         return edits
+
+    def _first(self, source: _Source, base: str) -> Edit:
+        """The placebo, or the base of an editor that edits nothing."""
+        kind = BASE if self._from_captions else PLACEBO
+        return Edit(
+            edit_id=f"{source.source_id}-{kind}",
+            source_id=source.source_id,
+            kind=kind,
+            attribute=None,
+            cell=source.cell or "",
+            from_values=source.shown,
+            to_values=source.shown,
+            base_caption=base,
+            caption=base,
+            instruction=self._told(source.shown, base),
+            explanation=FIRST[kind],
+        )
+
+    def _told(self, values: Mapping[str, str], caption: str) -> str | None:
+        """What the editor is told to do: nothing where it draws from the caption alone."""
+        if self._from_captions:
+            return None
+        return caption if self._strategy == "inpainting" else instruction(values)
 
 
 def _contradiction(source: _Source) -> str | None:
@@ -311,19 +334,3 @@ def _contradiction(source: _Source) -> str | None:
                 f"{named!r}"
             )
     return None
-
-
-def _first(source: _Source, base: str, kind: str) -> Edit:
-    return Edit(
-        edit_id=f"{source.source_id}-{kind}",
-        source_id=source.source_id,
-        kind=kind,
-        attribute=None,
-        cell=source.cell or "",
-        from_values=source.shown,
-        to_values=source.shown,
-        base_caption=base,
-        caption=base,
-        instruction=instruction(source.shown),
-        explanation=FIRST[kind],
-    )

@@ -73,8 +73,20 @@ class Verdict:
         return {}
 
 
+def _context(intent: str | None) -> Any:
+    import c2pa
+
+    builder: dict[str, Any] = {
+        "thumbnail": {"enabled": False},
+        "claim_generator_info": GENERATOR,
+        **({"intent": intent} if intent else {}),
+    }
+    verify = {"verify_after_sign": False, "remote_manifest_fetch": False}
+    return c2pa.Context.from_dict({"builder": builder, "verify": verify})
+
+
 class PictureSigner:
-    """Signs edited PNG pictures with one key. Of use to one thread at a time.
+    """Signs PNG pictures with one key. Of use to one thread at a time.
 
     More threads were slower when measured: the library calls back into Python for every read.
     """
@@ -87,16 +99,7 @@ class PictureSigner:
         """
         import c2pa
 
-        self._context = c2pa.Context.from_dict(
-            {
-                "builder": {
-                    "intent": "edit",
-                    "thumbnail": {"enabled": False},
-                    "claim_generator_info": GENERATOR,
-                },
-                "verify": {"verify_after_sign": False, "remote_manifest_fetch": False},
-            }
-        )
+        self._edits, self._creates = (_context(intent) for intent in ("edit", None))
         info = c2pa.C2paSignerInfo(
             key.algorithm.encode(), key.certificates.encode(), key.private_key.encode(), None
         )
@@ -124,16 +127,21 @@ class PictureSigner:
             )
 
     def sign(
-        self, picture: bytes, source: bytes, source_title: str, definition: Mapping[str, Any]
+        self,
+        picture: bytes,
+        source: bytes | None,
+        source_title: str,
+        definition: Mapping[str, Any],
     ) -> bytes:
         """The picture with credentials that name the source as what it was made from.
 
         Args:
             picture: PNG.
-            source: PNG that was opened and edited.
+            source: PNG that was opened and edited; None where the picture was made of nothing.
             source_title: Of the ingredient.
             definition: c2pa's manifest definition: title and assertions. The action c2pa.opened
-                is put before the ones in it.
+                is put before the ones in it where there is a source; else the first of them must
+                be c2pa.created.
 
         Raises:
             SigningError: The library refuses picture, source or definition.
@@ -143,8 +151,10 @@ class PictureSigner:
         signed = io.BytesIO()
         parent = {"title": source_title, "relationship": "parentOf"}
         try:
-            with c2pa.Builder(dict(definition), context=self._context) as builder:
-                builder.add_ingredient(parent, PNG, io.BytesIO(source))
+            context = self._creates if source is None else self._edits
+            with c2pa.Builder(dict(definition), context=context) as builder:
+                if source is not None:
+                    builder.add_ingredient(parent, PNG, io.BytesIO(source))
                 builder.sign(self._signer, PNG, io.BytesIO(picture), signed)
         except c2pa.C2paError as error:
             raise SigningError(f"{definition.get('title')!r} can't be signed: {error}") from error

@@ -181,6 +181,7 @@ def test_for_captions_alone_all_values_are_edits_where_its_own_is_unknown():
     ]
     named = plan_one(source("a photo of a woman", image_key=None), "gender", **alone)
     assert names(named) == ["base", "gender-man"]
+    assert {edit.instruction for edit in named.edits} == {None}
 
 
 def test_a_cell_is_made_of_attributes_and_columns():

@@ -1,10 +1,12 @@
 """What is claimed of a packaged picture: in its Content Credentials, and in the sidecar.
 
-A packaged picture is a source picture that an editor drew again, so the credentials open the
-source and edit it. By IPTC's vocabulary of digital source types that is
+A packaged picture is most often a source picture that an editor drew again, so the credentials
+open the source and edit it. By IPTC's vocabulary of digital source types that is
 `compositeWithTrainedAlgorithmicMedia`, edited with generative AI, also where the source is
 itself a drawing by an algorithm: the lab knows how it edited, not how a source came to be.
-Source pictures are passed on as they came, unsigned: the lab did not make them.
+Source pictures are passed on as they came, unsigned: the lab did not make them. A picture that
+was drawn from its caption alone was told no instruction and has no source: it is created, and
+`trainedAlgorithmicMedia`.
 
 Attribute values are what the editor was asked for, so they stand in the sidecar and the rows as
 prompted values. The credentials carry hashes, seeds and the instruction.
@@ -19,8 +21,12 @@ from typing import Any
 from cf_lab_resources import __version__
 from cf_lab_resources.credentials.pictures import Verdict
 
-EDITED = "c2pa.edited"
-SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+EDITED, CREATED = "c2pa.edited", "c2pa.created"
+_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype"
+SOURCE_TYPES = {
+    EDITED: f"{_TYPES}/compositeWithTrainedAlgorithmicMedia",
+    CREATED: f"{_TYPES}/trainedAlgorithmicMedia",
+}
 # Whoever trains on an audit's pictures can no longer be audited with them; everything else is up
 # to the licence.
 TRAINING_MINING = {
@@ -35,6 +41,11 @@ PAIR_ID, PICTURE_SHA256, SOURCE_SHA256 = (
 )
 
 
+def action_of(row: Mapping[str, Any]) -> str:
+    """How a picture came about: `EDITED`, or `CREATED` where it was drawn from its caption."""
+    return CREATED if row["instruction"] is None else EDITED
+
+
 def credentials(row: Mapping[str, Any], editor: Mapping[str, Any]) -> dict[str, Any]:
     """c2pa's manifest definition of a pair's picture.
 
@@ -42,6 +53,7 @@ def credentials(row: Mapping[str, Any], editor: Mapping[str, Any]) -> dict[str, 
         row: of the dataset's pairs.
         editor: name and hash of the model that drew it, and what else is known of it.
     """
+    action = action_of(row)
     return {
         "title": f"{row['pair_id']}.png",
         "assertions": [
@@ -50,9 +62,9 @@ def credentials(row: Mapping[str, Any], editor: Mapping[str, Any]) -> dict[str, 
                 "data": {
                     "actions": [
                         {
-                            "action": EDITED,
-                            "description": row["instruction"],
-                            "digitalSourceType": SOURCE_TYPE,
+                            "action": action,
+                            "description": row["instruction"] or row["caption"],
+                            "digitalSourceType": SOURCE_TYPES[action],
                             "softwareAgent": _agent(editor),
                             "parameters": _parameters(row),
                         }
@@ -88,8 +100,9 @@ def source_title(row: Mapping[str, Any]) -> str:
 
 def contradictions(verdict: Verdict, row: Mapping[str, Any]) -> list[str]:
     """Where intact credentials do not say what they must of a row's picture."""
-    edit = verdict.action(EDITED)
-    said = edit.get("parameters", {})
+    action = action_of(row)
+    done = verdict.action(action)
+    said = done.get("parameters", {})
     faults = [
         f"the credentials are of {name} {said.get(key)!r}"
         for name, key, value in (
@@ -99,10 +112,11 @@ def contradictions(verdict: Verdict, row: Mapping[str, Any]) -> list[str]:
         )
         if said.get(key) != value
     ]
-    if verdict.parents != [source_title(row)]:
-        faults.append(f"the source is not their one parent: {verdict.parents}")
-    if edit.get("digitalSourceType") != SOURCE_TYPE:
-        faults.append("they do not say that the picture was edited with generative AI")
+    parents = [source_title(row)] if action == EDITED else []
+    if verdict.parents != parents:
+        faults.append(f"their parents are {verdict.parents}, not {parents}")
+    if done.get("digitalSourceType") != SOURCE_TYPES[action]:
+        faults.append(f"they do not say that the picture was {action[5:]} with generative AI")
     return faults
 
 
@@ -146,7 +160,7 @@ def sidecar(
         },
         "draw": row["draw"],
         "noise_seed": row["noise_seed"],
-        "digital_source_type": SOURCE_TYPE,
+        "digital_source_type": SOURCE_TYPES[action_of(row)],
         "models": manifest["models"],
         "settings": manifest["config"]["settings"].get(row["batch"]),
         "scores": {name: number(row[name]) for name in scores},

@@ -163,9 +163,10 @@ class ShardWriter:
     def _signed(self, row: Mapping[str, Any]) -> dict[str, Any]:
         picture = self._picture(row, "image")
         source = self._picture(row, "source_image")
+        edited = provenance.action_of(row) == provenance.EDITED
         signed = self._signer.sign(
             picture,
-            source,
+            source if edited else None,
             provenance.source_title(row),
             provenance.credentials(row, self._editor),
         )

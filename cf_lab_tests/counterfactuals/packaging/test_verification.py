@@ -12,14 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from cf_lab_assets.counterfactuals.packaging.build import build_package
+from cf_lab_assets.counterfactuals.packaging.export import export_package
 from cf_lab_assets.counterfactuals.packaging.inspection import (
     NothingToVerify,
     table,
     verify_folder,
 )
+from cf_lab_resources.bucket import open_bucket
 from cf_lab_resources.credentials.home_key import home_test_key
 from cf_lab_resources.credentials.pictures import Verifier
-from cf_lab_tests.releases.sample import publication
+from cf_lab_tests.releases.sample import publication, write_dataset
 
 SHARD = "data/test-00000-of-00004.parquet"
 
@@ -125,6 +128,33 @@ def test_pictures_that_changed_places_are_found_though_each_is_intact(folder):
     found = verify_folder(folder)
     assert len(found.pictures) == 2
     assert all("the credentials are of pair" in why[0] for why in found.pictures.values())
+
+
+def test_a_picture_drawn_from_its_caption_alone_was_created_and_has_no_source(tmp_path):
+    def from_captions(pairs, sets):
+        for row in pairs:
+            row["instruction"] = None
+
+    bucket = open_bucket((tmp_path / "bucket").as_uri())
+    dataset_hash = write_dataset(bucket, spoil=from_captions, report=False, package=False)
+    package = build_package(bucket, dataset_hash, publication())
+    export_package(bucket, package, tmp_path / "exported")
+    found = verify_folder(tmp_path / "exported")
+    assert found.faults == []
+    assert sum(counter["intact"] for counter in found.states.values()) == found.count
+    path = next((tmp_path / "exported" / "data").glob("*.parquet"))
+    row = pq.read_table(path).to_pylist()[0]
+    verdict = Verifier([publication().key.anchor]).verify(row["image"]["bytes"])
+    assert verdict.parents == []
+    assert verdict.action("c2pa.edited") == {}
+    created = verdict.action("c2pa.created")
+    assert created["digitalSourceType"].endswith("/trainedAlgorithmicMedia")
+    assert row["instruction"] is None
+    # The same credentials on a row that claims to be an edit are a lie.
+    name = str(path.relative_to(tmp_path / "exported"))
+    change(tmp_path / "exported", lambda rows: rows[0].update(instruction="turn"), name)
+    (faults,) = verify_folder(tmp_path / "exported").pictures.values()
+    assert any("their parents are [], not" in fault for fault in faults)
 
 
 def test_another_source_picture_is_found(folder):

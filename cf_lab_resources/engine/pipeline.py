@@ -44,7 +44,7 @@ class PipelineEditor(Editor):
         self.settings = settings
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._dtype = _dtype(settings.precision, self.device)
-        self._pipeline = _load(folder, self._dtype).to(self.device)
+        self._pipeline = self._load(folder).to(self.device)
         self.max_tokens = int(self._pipeline.tokenizer.model_max_length)
         self._batches = Batches(settings.batch_size)
 
@@ -82,6 +82,31 @@ class PipelineEditor(Editor):
             },
         }
 
+    def _load(self, folder: Path) -> Any:
+        quieten_libraries()  # before the import below, which warns of packages we do without
+        import diffusers
+
+        kind = getattr(diffusers, pipeline_class(folder))
+        try:
+            pipeline = kind.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=self._dtype,
+                **self._parts(folder),
+            )
+        except Exception as error:  # each library has errors of its own for a damaged file
+            raise ModelRefused(
+                f"{folder} can't be loaded as a {kind.__name__}: "
+                f"{(str(error).splitlines() or [type(error).__name__])[0]}"
+            ) from error
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def _parts(self, folder: Path) -> dict[str, Any]:
+        """Parts of the pipeline that the library's own loading can't load as they are needed."""
+        return {}
+
     @abstractmethod
     def _check(self, drawing: Drawing) -> None:
         """Refuse a drawing that lacks what is needed."""
@@ -93,24 +118,6 @@ class PipelineEditor(Editor):
     def _solver(self) -> Any:
         """The scheduler that is used."""
         return self._pipeline.scheduler
-
-
-def _load(folder: Path, dtype: torch.dtype) -> Any:
-    quieten_libraries()  # before the import below, which warns of packages we do without
-    import diffusers
-
-    kind = getattr(diffusers, pipeline_class(folder))
-    try:
-        pipeline = kind.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype
-        )
-    except Exception as error:  # each library has errors of its own for a damaged file
-        raise ModelRefused(
-            f"{folder} can't be loaded as a {kind.__name__}: "
-            f"{(str(error).splitlines() or [type(error).__name__])[0]}"
-        ) from error
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def _dtype(precision: str, device: str) -> torch.dtype:

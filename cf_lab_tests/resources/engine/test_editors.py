@@ -97,6 +97,77 @@ def test_flux_kontext_without_a_card_is_taken_for_what_its_weights_came_under(fo
         load_editor(folder("flux")[0], EditorSettings(), "cpu")
 
 
+@pytest.fixture
+def small_references(monkeypatch):
+    """Sources are read at 32 x 32 pixels instead of the million that the pipeline wants."""
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as module
+
+    monkeypatch.setattr(module, "VAE_IMAGE_SIZE", 32**2)
+    monkeypatch.setattr(module, "CONDITION_IMAGE_SIZE", 32**2)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_qwen_edits_as_its_own_pipeline_does(folder, small_references, guidance):
+    place, pipeline = folder("qwen")
+    settings = EditorSettings(2, guidance, size=32)
+    drawing = Drawing("s1", 0, MEMBERS[:2], picture(1, 32))
+    (drawn,) = load_editor(place, settings, "cpu").draw([drawing])
+    stock = [
+        pipeline(
+            image=picture(1, 32),
+            prompt=member.instruction,
+            negative_prompt=" " if guidance > 1 else None,
+            true_cfg_scale=guidance,
+            generator=torch.Generator().manual_seed(drawing.seed),
+            num_inference_steps=2,
+            height=32,
+            width=32,
+        ).images[0]
+        for member in drawing.members
+    ]
+    assert (levels(drawn) == levels(stock)).all()
+    assert (levels(drawn)[0] != levels(drawn)[1]).any()
+
+
+def test_qwen_draws_each_member_once_and_the_same_in_any_company(folder, small_references):
+    place, _ = folder("qwen")
+    editor = load_editor(place, EditorSettings(2, size=32, batch_size=8), "cpu")
+    assert editor.describe()["batch_size"] == 1
+    calls = []
+    editor._pipeline.transformer.register_forward_hook(lambda *_: calls.append(1))
+    many = [Drawing(f"s{n}", n, MEMBERS[:2], picture(n, 32)) for n in range(2)]
+    whole = editor.draw(many)
+    assert len(calls) == 2 * 2 * 2, "steps, sets and members"
+    for one, drawn in zip(many, whole, strict=True):
+        assert (levels(editor.draw([one])[0]) == levels(drawn)).all()
+    with pytest.raises(DrawingRefused, match="s9 has no source picture"):
+        editor.draw([Drawing("s9", 0, MEMBERS)])
+
+
+@pytest.mark.parametrize("name", ["qwen", "flux"])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"solver": "ddim"}, "no place for solver; leave it at 'own'"),
+        ({"guidance_end": 0.5}, "no place for guidance_end; leave it at 1.0"),
+        ({"size": 33}, "size 33 is no multiple of"),
+    ],
+)
+def test_a_setting_that_a_pipelines_own_call_would_ignore_is_refused(
+    folder, name, settings, message
+):
+    with pytest.raises(ModelRefused, match=message):
+        load_editor(folder(name)[0], EditorSettings(accepted_licence=FLUX, **settings), "cpu")
+
+
+def test_a_folder_without_qwens_processor_is_refused(folder, tmp_path):
+    copy = changed(folder("qwen")[0], tmp_path)
+    for path in (copy / "processor").iterdir():
+        path.unlink()
+    with pytest.raises(ModelRefused, match="can't be loaded as a QwenImageEditPlusPipeline"):
+        load_editor(copy, EditorSettings(), "cpu")
+
+
 def test_pictures_may_have_another_size_than_the_pipelines_own(folder):
     place, _ = folder("instruction")
     editor = load_editor(place, EditorSettings(2, size=24), "cpu")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
+import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,6 +121,39 @@ class PipelineEditor(Editor):
     def _solver(self) -> Any:
         """The scheduler that is used."""
         return self._pipeline.scheduler
+
+
+def quantise(model: Any) -> None:
+    """Keep the weights of a model's linear layers as int8; it goes on reckoning in its precision.
+
+    Raises:
+        ModelRefused: torchao is not installed.
+    """
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except ImportError as error:
+        raise ModelRefused(
+            "int8 needs the package torchao; install the lab with its extra int8, or leave the "
+            "option out"
+        ) from error
+    quantize_(model, Int8WeightOnlyConfig())
+
+
+def compile_for(device: str, model: Any) -> None:
+    """Have a model compiled by torch when it is first called, anew for each shape of its inputs.
+
+    Raises:
+        ModelRefused: there is no C++ compiler.
+    """
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise ModelRefused(
+            f"compiled needs a C++ compiler, and there is no {compiler}; install one, name it in "
+            "CXX, or leave the option out"
+        )
+    # Batches have few shapes, and code for any shape is slower. CUDA graphs spare the launches.
+    mode = "reduce-overhead" if device.startswith("cuda") else "default"
+    model.compile(mode=mode, dynamic=False)
 
 
 def _dtype(precision: str, device: str) -> torch.dtype:

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 from cf_lab_resources.engine.editors import Drawing, DrawingRefused, EditorSettings
 from cf_lab_resources.engine.folders import ModelRefused
 from cf_lab_resources.engine.pictures import square
-from cf_lab_resources.engine.pipeline import PipelineEditor, Slot, generator
+from cf_lab_resources.engine.pipeline import PipelineEditor, Slot, generator, quantise
 
 if TYPE_CHECKING:
     from PIL import Image
 
 LONGEST = 512  # tokens that these pipelines read by default
 OWN_SIZE = 1024
-# What these pipelines' own calls have no place for.
-UNSUPPORTED = ("solver", "guidance_start", "guidance_end", "image_guidance_scale")
+# These pipelines' own calls have no place for the first ones, and texts of all lengths would have
+# the transformer compiled over and over.
+UNSUPPORTED = ("solver", "guidance_start", "guidance_end", "image_guidance_scale", "compiled")
 
 
 class TransformerEditor(PipelineEditor):
@@ -41,12 +42,14 @@ class TransformerEditor(PipelineEditor):
         for name in UNSUPPORTED:
             if getattr(settings, name) != getattr(EditorSettings, name):
                 raise ModelRefused(
-                    f"{folder} is drawn with by its pipeline's own call, which has no place for "
-                    f"{name}; leave it at {getattr(EditorSettings, name)!r}"
+                    f"{folder} is drawn with by its pipeline's own call, which can't follow the "
+                    f"setting {name}; leave it at {getattr(EditorSettings, name)!r}"
                 )
         super().__init__(folder, settings, device)
         self.max_tokens = min(self.max_tokens, LONGEST)
         self.size = settings.size or OWN_SIZE
+        if settings.int8:
+            quantise(self._pipeline.transformer)
         patch = 2 * int(self._pipeline.vae_scale_factor)
         if self.size % patch:
             raise ModelRefused(

@@ -81,7 +81,7 @@ lock:
 	$(BIN)/uv lock
 	$(BIN)/uv export -q --frozen --all-groups --no-emit-project --no-annotate \
 	  --format requirements-txt -o $(LOCK)
-	@! grep -n -E '^(torch|nvidia-|triton)|://' $(LOCK)
+	@! grep -n -E '^(torch=|nvidia-|triton)|://' $(LOCK)
 	rm -f uv.lock
 
 clean:

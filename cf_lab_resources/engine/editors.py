@@ -46,8 +46,9 @@ class EditorSettings:
         size: width and height of pictures in pixels; 0 is the pipeline's own.
         precision: of the weights; ``auto`` is single on the CPU and half on a GPU.
         channels_last: memory layout of the convolutions.
-        compiled: whether the UNet is compiled by torch, which needs a C++ compiler.
-        int8: weight-only quantisation of the UNet's linear layers; needs torchao.
+        compiled: whether the UNet is compiled by torch, which needs a C++ compiler and, at the
+            first pictures of each shape, minutes.
+        int8: weight-only quantisation of the linear layers of UNet or transformer; needs torchao.
         share_from, share_to: drawing from captions alone, bounds of the share of steps in which
             the first member's self-attention is given to all; each draw takes one in between.
         guidance_spread: drawing from captions alone, what each draw adds at most to the guidance

@@ -48,7 +48,9 @@ class InstructionEditor(LatentEditor):
 
         texts = self._encoded([slot.member.instruction for slot in slots])
         none = [self._no_text()] * len(slots)
-        sources = torch.stack([self._source(slot.drawing.source) for slot in slots])
+        pictures = {id(slot.drawing): slot.drawing.source for slot in slots}
+        latents = {key: self._source(picture) for key, picture in pictures.items()}
+        sources = torch.stack([latents[id(slot.drawing)] for slot in slots])
         plain = [Branch(1.0, texts, sources)]
         by_text, by_image = self.settings.guidance_scale, self.settings.image_guidance_scale
         if by_text <= 1.0:

@@ -22,7 +22,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cf_lab_resources.engine.editors import EditorSettings
 from cf_lab_resources.engine.folders import ModelRefused
-from cf_lab_resources.engine.pipeline import PipelineEditor, Slot, generator
+from cf_lab_resources.engine.pipeline import (
+    PipelineEditor,
+    Slot,
+    compile_for,
+    generator,
+    quantise,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +111,8 @@ class Conditions:
             return_dict=False,
         )[0]
         if count == 1:
-            return found
+            # A compiled UNet draws into the same memory each time, and solvers keep predictions.
+            return found.clone()
         parts = zip(self.weights, found.chunk(count), strict=True)
         weight, part = next(parts)
         total = weight * part
@@ -163,7 +170,10 @@ class LatentEditor(PipelineEditor):
         plain, guided = (Conditions.of(one, self.size) for one in self._branches(slots))
         generators = [generator(slot.drawing.seed) for slot in slots]
         solver, steps = self._solver(), self.settings.steps
-        solver.set_timesteps(steps, device=self.device)
+        # A solver looks its steps up in tables that it keeps on the CPU: were its times on the GPU,
+        # each step would wait for the device. The UNet's are brought there once.
+        solver.set_timesteps(steps)
+        times = solver.timesteps.to(self.device)
         latents = self._noise(generators) * solver.init_noise_sigma
         extra = (
             {"generator": generators}
@@ -176,7 +186,7 @@ class LatentEditor(PipelineEditor):
                 before_step(number)
             conditions = guided if first <= number < last else plain
             prediction = conditions.predict(
-                self._unet, solver.scale_model_input(latents, time), time
+                self._unet, solver.scale_model_input(latents, time), times[number]
             )
             latents = solver.step(prediction, time, latents, return_dict=False, **extra)[0]
         return latents
@@ -253,8 +263,8 @@ class LatentEditor(PipelineEditor):
         """The most likely latents of a picture, not scaled, (channels, h, w)."""
         import torch
 
-        pixels = torch.from_numpy(_levels(picture)).permute(2, 0, 1)[None]
-        pixels = (pixels.float() / 127.5 - 1.0).to(self.device, self._vae.dtype)
+        pixels = torch.from_numpy(_levels(picture)).to(self.device).permute(2, 0, 1)[None]
+        pixels = (pixels.float() / 127.5 - 1.0).to(self._vae.dtype)
         latents: torch.Tensor = self._vae.encode(pixels).latent_dist.mode()[0]
         return latents.to(self._dtype)
 
@@ -277,28 +287,15 @@ class LatentEditor(PipelineEditor):
     def _optimise(self) -> None:
         import torch
 
-        if self.settings.int8:
-            _quantise(self._unet)
         if self.settings.channels_last:
             for part in (self._unet, self._vae):
                 part.to(memory_format=torch.channels_last)
         if self._dtype is torch.float16 and self._vae.config.force_upcast:
             self._vae.float()  # it overflows in half precision
+        if self.settings.int8:
+            quantise(self._unet)
         if self.settings.compiled:
-            self._unet.compile(mode="reduce-overhead" if self.device == "cuda" else "default")
-
-
-def _quantise(unet: Any) -> None:
-    try:
-        from torchao.quantization import (  # type: ignore[import-not-found]
-            Int8WeightOnlyConfig,
-            quantize_,
-        )
-    except ImportError as error:
-        raise ModelRefused(
-            "int8 needs the package torchao; install it, or leave the option out"
-        ) from error
-    quantize_(unet, Int8WeightOnlyConfig())
+            compile_for(self.device, self._unet)
 
 
 def _levels(picture: Image.Image) -> Any:

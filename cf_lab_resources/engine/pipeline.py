@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
+import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +52,7 @@ class PipelineEditor(Editor):
         self.settings = settings
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._dtype = _dtype(settings.precision, self.device)
-        self._pipeline = _load(folder, self._dtype).to(self.device)
+        self._pipeline = self._load(folder).to(self.device)
         self.max_tokens = int(self._pipeline.tokenizer.model_max_length)
         self._batches = Batches(settings.batch_size)
 
@@ -91,6 +94,31 @@ class PipelineEditor(Editor):
             },
         }
 
+    def _load(self, folder: Path) -> Any:
+        quieten_libraries()  # before the import below, which warns of packages we do without
+        import diffusers
+
+        kind = getattr(diffusers, pipeline_class(folder))
+        try:
+            pipeline = kind.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=self._dtype,
+                **self._parts(folder),
+            )
+        except Exception as error:  # each library has errors of its own for a damaged file
+            raise ModelRefused(
+                f"{folder} can't be loaded as a {kind.__name__}: "
+                f"{(str(error).splitlines() or [type(error).__name__])[0]}"
+            ) from error
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def _parts(self, folder: Path) -> dict[str, Any]:
+        """Parts of the pipeline that the library's own loading can't load as they are needed."""
+        return {}
+
     @abstractmethod
     def _check(self, drawing: Drawing) -> None:
         """Refuse a drawing that lacks what is needed."""
@@ -104,22 +132,37 @@ class PipelineEditor(Editor):
         return self._pipeline.scheduler
 
 
-def _load(folder: Path, dtype: torch.dtype) -> Any:
-    quieten_libraries()  # before the import below, which warns of packages we do without
-    import diffusers
+def quantise(model: Any) -> None:
+    """Keep the weights of a model's linear layers as int8; it goes on reckoning in its precision.
 
-    kind = getattr(diffusers, pipeline_class(folder))
+    Raises:
+        ModelRefused: torchao is not installed.
+    """
     try:
-        pipeline = kind.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype
-        )
-    except Exception as error:  # each library has errors of its own for a damaged file
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except ImportError as error:
         raise ModelRefused(
-            f"{folder} can't be loaded as a {kind.__name__}: "
-            f"{(str(error).splitlines() or [type(error).__name__])[0]}"
+            "int8 needs the package torchao; install the lab with its extra int8, or leave the "
+            "option out"
         ) from error
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    quantize_(model, Int8WeightOnlyConfig())
+
+
+def compile_for(device: str, model: Any) -> None:
+    """Have a model compiled by torch when it is first called, anew for each shape of its inputs.
+
+    Raises:
+        ModelRefused: there is no C++ compiler.
+    """
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise ModelRefused(
+            f"compiled needs a C++ compiler, and there is no {compiler}; install one, name it in "
+            "CXX, or leave the option out"
+        )
+    # Batches have few shapes, and code for any shape is slower. CUDA graphs spare the launches.
+    mode = "reduce-overhead" if device.startswith("cuda") else "default"
+    model.compile(mode=mode, dynamic=False)
 
 
 def _dtype(precision: str, device: str) -> torch.dtype:

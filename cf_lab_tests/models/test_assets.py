@@ -1,6 +1,8 @@
 """Artifacts, their checks and variants as Dagster runs them, on the shipped models."""
 
+import importlib.util
 import shutil
+import sys
 
 import dagster as dg
 import pytest
@@ -16,6 +18,7 @@ from cf_lab_assets.models.checks import (
     every_model_loads,
 )
 from cf_lab_resources.dagster import BucketResource
+from cf_lab_resources.engine import latent, pipeline
 from cf_lab_resources.engine.editors import EditorSettings
 from cf_lab_resources.engine.model_sources import ModelUnavailable
 
@@ -117,7 +120,8 @@ def test_another_editor_is_resolved_loaded_and_has_its_own_hash(materialise, buc
     assert artifacts.load_editor(EditorSettings(), bucket).strategy == "instruction"
 
 
-def test_variants_are_artifacts_of_their_own_and_measured(materialise, bucket):
+def test_variants_are_artifacts_of_their_own_and_measured(materialise, bucket, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao", None)
     materialise(model_artifacts)
     result = materialise(optimised_models, portraits=1)
     original, half, int8 = table(result, "models__optimised", "variants")
@@ -135,9 +139,30 @@ def test_variants_are_artifacts_of_their_own_and_measured(materialise, bucket):
     assert check.metadata["draws"].value == 6
 
 
+needs_torchao = pytest.mark.skipif(
+    importlib.util.find_spec("torchao") is None, reason="needs the extra int8"
+)
+
+
+@needs_torchao
+def test_the_int8_variant_is_the_bf16_one_quantised_when_it_is_loaded(materialise, monkeypatch):
+    quantised = []
+    own = pipeline.quantise
+    monkeypatch.setattr(latent, "quantise", lambda unet: quantised.append(own(unet)))
+    materialise(model_artifacts)
+    result = materialise(optimised_models, portraits=1)
+    original, half, int8 = table(result, "models__optimised", "variants")
+    assert int8["state"] == "made when it is loaded, from the bf16 weights"
+    assert int8["uri"] == half["uri"]
+    assert len(quantised) == 1
+    assert int8["mean cits"] == pytest.approx(original["mean cits"], abs=0.03)
+    assert evaluations(result)[KEEP_QUALITY].metadata["lost"].value.keys() == {"bf16", "int8"}
+
+
+@needs_torchao
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_bf16_editor_keeps_the_quality_of_the_original(materialise):
+def test_the_variants_keep_the_quality_of_the_original(materialise):
     materialise(model_artifacts)
     result = materialise(optimised_models)
     check = evaluations(result)[KEEP_QUALITY]

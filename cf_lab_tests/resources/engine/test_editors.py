@@ -1,5 +1,9 @@
 import functools
+import importlib.util
 import json
+import shutil
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from cf_lab_resources.engine.editors import (
 from cf_lab_resources.engine.folders import ModelRefused
 from cf_lab_resources.engine.latent import LatentEditor
 from cf_lab_resources.engine.licences import LicenceRefused
+from cf_lab_resources.engine.pipeline import Slot
 from cf_lab_tests.resources.engine import tiny
 
 WORDS = ("a young woman", "an old man", "a man with dark skin", "a woman")
@@ -95,6 +100,78 @@ def test_flux_kontext_edits_as_its_own_pipeline_does(folder):
 def test_flux_kontext_without_a_card_is_taken_for_what_its_weights_came_under(folder):
     with pytest.raises(LicenceRefused, match=FLUX):
         load_editor(folder("flux")[0], EditorSettings(), "cpu")
+
+
+@pytest.fixture
+def small_references(monkeypatch):
+    """Sources are read at 32 x 32 pixels instead of the million that the pipeline wants."""
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as module
+
+    monkeypatch.setattr(module, "VAE_IMAGE_SIZE", 32**2)
+    monkeypatch.setattr(module, "CONDITION_IMAGE_SIZE", 32**2)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_qwen_edits_as_its_own_pipeline_does(folder, small_references, guidance):
+    place, pipeline = folder("qwen")
+    settings = EditorSettings(2, guidance, size=32)
+    drawing = Drawing("s1", 0, MEMBERS[:2], picture(1, 32))
+    (drawn,) = load_editor(place, settings, "cpu").draw([drawing])
+    stock = [
+        pipeline(
+            image=picture(1, 32),
+            prompt=member.instruction,
+            negative_prompt=" " if guidance > 1 else None,
+            true_cfg_scale=guidance,
+            generator=torch.Generator().manual_seed(drawing.seed),
+            num_inference_steps=2,
+            height=32,
+            width=32,
+        ).images[0]
+        for member in drawing.members
+    ]
+    assert (levels(drawn) == levels(stock)).all()
+    assert (levels(drawn)[0] != levels(drawn)[1]).any()
+
+
+def test_qwen_draws_each_member_once_and_the_same_in_any_company(folder, small_references):
+    place, _ = folder("qwen")
+    editor = load_editor(place, EditorSettings(2, size=32, batch_size=8), "cpu")
+    assert editor.describe()["batch_size"] == 1
+    calls = []
+    editor._pipeline.transformer.register_forward_hook(lambda *_: calls.append(1))
+    many = [Drawing(f"s{n}", n, MEMBERS[:2], picture(n, 32)) for n in range(2)]
+    whole = editor.draw(many)
+    assert len(calls) == 2 * 2 * 2, "steps, sets and members"
+    for one, drawn in zip(many, whole, strict=True):
+        assert (levels(editor.draw([one])[0]) == levels(drawn)).all()
+    with pytest.raises(DrawingRefused, match="s9 has no source picture"):
+        editor.draw([Drawing("s9", 0, MEMBERS)])
+
+
+@pytest.mark.parametrize("name", ["qwen", "flux"])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"solver": "ddim"}, "follow the setting solver; leave it at 'own'"),
+        ({"guidance_end": 0.5}, "follow the setting guidance_end; leave it at 1.0"),
+        ({"compiled": True}, "follow the setting compiled; leave it at False"),
+        ({"size": 33}, "size 33 is no multiple of"),
+    ],
+)
+def test_a_setting_that_a_pipelines_own_call_would_ignore_is_refused(
+    folder, name, settings, message
+):
+    with pytest.raises(ModelRefused, match=message):
+        load_editor(folder(name)[0], EditorSettings(accepted_licence=FLUX, **settings), "cpu")
+
+
+def test_a_folder_without_qwens_processor_is_refused(folder, tmp_path):
+    copy = changed(folder("qwen")[0], tmp_path)
+    for path in (copy / "processor").iterdir():
+        path.unlink()
+    with pytest.raises(ModelRefused, match="can't be loaded as a QwenImageEditPlusPipeline"):
+        load_editor(copy, EditorSettings(), "cpu")
 
 
 def test_pictures_may_have_another_size_than_the_pipelines_own(folder):
@@ -275,6 +352,81 @@ def test_another_solver_reads_the_pipelines_own_configuration(folder, solver):
     assert drawn[0].size == (tiny.SIZE, tiny.SIZE)
 
 
+@pytest.mark.parametrize("name", ["instruction", "instruction-xl", "captions", "inpainting"])
+@pytest.mark.parametrize("solver", ["own", "ddim", "dpm++", "euler", "unipc"])
+def test_until_it_is_decoded_no_step_waits_for_the_device(folder, name, solver):
+    """On torch's meta device tensors have no values: to ask for one is an error, not a wait."""
+    settings = EditorSettings(STEPS, 3.0, 1.5, guidance_end=0.5, solver=solver)
+    editor = load_editor(folder(name, "ancestral")[0], settings, "cpu")
+    editor._pipeline.to("meta")
+    editor.device = "meta"
+    mask = Image.new("L", (tiny.SIZE,) * 2, 255)
+    drawing = Drawing("s1", 0, MEMBERS[:2], picture(1), mask)
+    with torch.inference_mode():
+        latents = editor._denoised([Slot(drawing, member) for member in drawing.members])
+    assert latents.device.type == "meta"
+    assert latents.shape == (2, 4, tiny.LATENT, tiny.LATENT)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles by g++, which is not here")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_compiled_unet_draws_the_same_and_is_compiled_once_a_shape(folder):
+    from torch._dynamo.utils import counters
+
+    place, _ = folder("instruction")
+    settings = EditorSettings(STEPS, 3.0, 1.5, guidance_end=0.5, batch_size=2)
+    drawings = [Drawing(f"s{n}", n, MEMBERS[:2], picture(n)) for n in range(3)]
+    plain = load_editor(place, settings, "cpu").draw(drawings)
+    torch._dynamo.reset()
+    counters.clear()
+    editor = load_editor(place, replace(settings, compiled=True), "cpu")
+    drawn = editor.draw(drawings[:1])
+    assert counters["stats"]["unique_graphs"] == 2, "of guided and of other steps"
+    drawn += editor.draw(drawings[1:])
+    assert counters["stats"]["unique_graphs"] == 2
+    assert not counters["graph_break"]
+    for one, other in zip(drawn, plain, strict=True):
+        assert np.abs(levels(one) - levels(other)).max() <= 1
+
+
+def test_without_a_compiler_nothing_is_compiled(folder, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ModelRefused, match=r"there is no no-such-compiler; install one"):
+        load_editor(folder("instruction")[0], EditorSettings(compiled=True), "cpu")
+
+
+# Of a pixel's 256; 1 was measured for each of these pipelines, whose weights are random.
+INT8_LEVELS = 2
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="needs the extra int8")
+@pytest.mark.parametrize("name", ["instruction", "captions-xl", "flux", "qwen"])
+def test_int8_keeps_linear_layers_as_bytes_and_draws_nearly_the_same(
+    folder, small_references, name
+):
+    place, _ = folder(name)
+    settings = EditorSettings(STEPS, batch_size=2, size=32, accepted_licence=FLUX)
+    drawing = Drawing("s1", 0, MEMBERS[:2], picture(1, 32))
+    (plain,) = load_editor(place, settings, "cpu").draw([drawing])
+    editor = load_editor(place, replace(settings, int8=True), "cpu")
+    model = getattr(editor._pipeline, "unet", None) or editor._pipeline.transformer
+    linear = [part for part in model.modules() if isinstance(part, torch.nn.Linear)]
+    assert linear
+    assert {part.weight.qdata.dtype for part in linear} == {torch.int8}
+    (drawn,) = editor.draw([drawing])
+    assert 0 < np.abs(levels(drawn) - levels(plain)).max() <= INT8_LEVELS
+
+
+@pytest.mark.parametrize("name", ["instruction", "flux"])
+def test_int8_without_torchao_is_refused(folder, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(ModelRefused, match="int8 needs the package torchao; install the lab with"):
+        load_editor(folder(name)[0], EditorSettings(int8=True, accepted_licence=FLUX), "cpu")
+
+
 def test_a_source_is_encoded_once_and_texts_are_remembered(folder, monkeypatch):
     place, _ = folder("instruction")
     editor = load_editor(place, EditorSettings(2, batch_size=2), "cpu")
@@ -335,8 +487,6 @@ def test_a_drawing_that_lacks_something_is_refused_by_name(folder, name, drawing
 
 def changed(place, tmp_path, **entries):
     """A copy of a pipeline folder whose index says something else."""
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(place, copy)
     index = json.loads((copy / "model_index.json").read_text())

@@ -9,12 +9,13 @@ BIN := $(VENV)/bin
 LOCK := deploy/requirements.lock
 UV_VERSION := 0.13.9
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
+INT8 := $(shell sed -n 's/^int8 = \["\(torchao[^"]*\)".*/\1/p' pyproject.toml)
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 # Each worker has one thread: more would wait for each other's processors.
 PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) -n $(WORKERS)
 
-.PHONY: install demo up lint format test test-all test-browser train-starter lock clean
+.PHONY: install demo up lint format test test-all test-int8 test-browser train-starter lock clean
 
 install: $(VENV)/.installed
 
@@ -60,7 +61,12 @@ test-all: lint
 	    link-grammar link-grammar-dictionaries-en >/dev/null; \
 	fi
 	$(PARALLEL) -m "not browser"
-	$(MAKE) test-browser
+	$(MAKE) test-int8 test-browser
+
+# torchao is in a folder of its own: diffusers would import it in every process that finds it.
+test-int8: install
+	$(BIN)/uv pip install -q --no-config --compile-bytecode --target $(VENV)/int8 --no-deps '$(INT8)'
+	PYTHONPATH=$(VENV)/int8 $(PYTEST) -m int8
 
 # Exit code 5 of pytest says that there is no such test, which is not a failure.
 test-browser: install
@@ -81,7 +87,7 @@ lock:
 	$(BIN)/uv lock
 	$(BIN)/uv export -q --frozen --all-groups --no-emit-project --no-annotate \
 	  --format requirements-txt -o $(LOCK)
-	@! grep -n -E '^(torch=|nvidia-|triton)|://' $(LOCK)
+	@! grep -n -E '^(torch|nvidia-|triton)|://' $(LOCK)
 	rm -f uv.lock
 
 clean:

@@ -144,6 +144,7 @@ needs_torchao = pytest.mark.skipif(
 )
 
 
+@pytest.mark.int8
 @needs_torchao
 def test_the_int8_variant_is_the_bf16_one_quantised_when_it_is_loaded(materialise, monkeypatch):
     quantised = []
@@ -159,6 +160,7 @@ def test_the_int8_variant_is_the_bf16_one_quantised_when_it_is_loaded(materialis
     assert evaluations(result)[KEEP_QUALITY].metadata["lost"].value.keys() == {"bf16", "int8"}
 
 
+@pytest.mark.int8
 @needs_torchao
 @pytest.mark.slow
 @pytest.mark.timeout(1800)

@@ -401,6 +401,7 @@ def test_without_a_compiler_nothing_is_compiled(folder, monkeypatch):
 INT8_LEVELS = 2
 
 
+@pytest.mark.int8
 @pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="needs the extra int8")
 @pytest.mark.parametrize("name", ["instruction", "captions-xl", "flux", "qwen"])
 def test_int8_keeps_linear_layers_as_bytes_and_draws_nearly_the_same(

@@ -214,6 +214,7 @@ def draw_and_score(
         {**hashes, "calibration": artifacts.calibration_hash()},
         config.editor,
         config.max_draws,
+        context.log.warning,
     )
     made_with = {"editor": asdict(config.editor), "generation": asdict(config.generation)}
     with tables.staged(*drawing.TABLES) as staged:

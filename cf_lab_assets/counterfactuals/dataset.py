@@ -213,7 +213,7 @@ def _one_choice_of_models(made_with: Mapping[str, Mapping[str, Any]]) -> dict[st
 def _picture_sizes(bucket: Bucket, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     keys = {row["image_sha256"]: row["image_key"] for row in rows}
     keys |= {row["source_image_sha256"]: row["source_image_key"] for row in rows}
-    return {digest: bucket.size(key) for digest, key in sorted(keys.items())}
+    return {digest: len(bucket.get_content(key)) for digest, key in sorted(keys.items())}
 
 
 def _write(bucket: Bucket, dataset: Dataset) -> None:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.counterfactuals.attribute_sets import value_of
 from cf_lab_assets.counterfactuals.budget import Budget
+from cf_lab_assets.counterfactuals.mending import damaged, mend
+from cf_lab_assets.counterfactuals.replay import Candidate
 from cf_lab_assets.counterfactuals.scores import Judge, Pair
 from cf_lab_resources.engine.editors import Drawing, Member, noise_seed
 from cf_lab_resources.engine.pictures import decode, encode, square
@@ -91,6 +93,7 @@ class Generator:
         models: Mapping[str, str],
         editor: EditorSettings,
         max_draws: int,
+        announce: Callable[[str], None] = print,
     ) -> None:
         """Settle what all chunks share.
 
@@ -101,9 +104,11 @@ class Generator:
             models: hashes of the models and of the calibration, by role.
             editor: how to draw.
             max_draws: most draws of one edit.
+            announce: called with a sentence where stored pictures were damaged.
         """
         self._bucket, self._batch, self._load = bucket, batch, load
         self._models, self._editor, self._budget = models, editor, Budget(max_draws)
+        self._announce = announce
         self._loaded: Loaded | None = None
 
     def models(self) -> Loaded:
@@ -131,13 +136,45 @@ class Generator:
         budgets = [self._budget.of(edit) for edit in edits]
         name = fingerprint(edits, self._models, self._editor, budgets)
         key = f"counterfactuals/{self._batch}/chunks/{name[:32]}.jsonl"
-        if self._bucket.exists(key):
-            rows = [json.loads(line) for line in self._bucket.get_bytes(key).splitlines()]
-        else:
+        rows = self._stored(key, edits, sources)
+        if rows is None:
             rows = make_chunk(edits, sources, self._bucket, self.models(), budgets)
             self._bucket.put_bytes(key, b"\n".join(json.dumps(row).encode() for row in rows))
         self._budget.record(edits, rows)
         return rows
+
+    def _stored(
+        self,
+        key: str,
+        edits: Sequence[dict[str, Any]],
+        sources: Mapping[str, Mapping[str, Any]],
+    ) -> list[dict[str, Any]] | None:
+        """A chunk's rows as they were stored, their pictures whole; None where it must be made.
+
+        Pictures that are missing or damaged are drawn again. Where one does not come out as it
+        was, so would others, and the whole chunk is made anew.
+        """
+        if not self._bucket.exists(key):
+            return None
+        rows = [json.loads(line) for line in self._bucket.get_bytes(key).splitlines()]
+        by_id = {edit["edit_id"]: edit for edit in edits}
+        broken = [
+            Candidate(sources[row["source_id"]], by_id[row["edit_id"]], row)
+            for row in damaged(self._bucket, rows)
+        ]
+        if not broken:
+            return rows
+        found = f"{len(broken)} stored pictures were missing or damaged, such as {broken[0].name}"
+        otherwise = mend(self._bucket, broken, self.models().editor)
+        if not otherwise:
+            self._announce(f"{found}: drawn again, and the same")
+            return rows
+        self._announce(
+            f"{found}: {len(otherwise)} of them do not come out as they were on this device or "
+            f"with these versions, so that all of this chunk's {len(rows)} candidates are drawn "
+            "and scored anew"
+        )
+        return None
 
 
 def make_chunk(
@@ -158,7 +195,7 @@ def make_chunk(
     """
     editor, judge = models.editor, models.judge
     pictures = {
-        source_id: square(decode(bucket.get_bytes(sources[source_id]["image_key"])), editor.size)
+        source_id: square(decode(bucket.get_content(sources[source_id]["image_key"])), editor.size)
         for source_id in dict.fromkeys(edit["source_id"] for edit in edits)
     }
     pending, rows, draw = list(zip(edits, budgets, strict=True)), list[dict[str, Any]](), 0

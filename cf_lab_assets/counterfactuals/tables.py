@@ -188,8 +188,15 @@ def read_rows(bucket: Bucket, batch: str, table: str) -> list[dict[str, Any]]:
     return to_rows(from_bytes(bucket.get_bytes(batch_key(batch, table))))
 
 
-def stream_rows(bucket: Bucket, key: str) -> Iterator[dict[str, Any]]:
+def stream_rows(
+    bucket: Bucket, key: str, columns: Sequence[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """The rows of a Parquet object, one row group after the other in memory.
+
+    Args:
+        bucket: holds the object.
+        key: where.
+        columns: which; all of them.
 
     Raises:
         BucketKeyError: there is no such object.
@@ -199,9 +206,11 @@ def stream_rows(bucket: Bucket, key: str) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.parquet"
         bucket.get_file(key, path)
-        with pq.ParquetFile(path) as table:
-            for batch in table.iter_batches(ROWS_AT_ONCE):
-                yield from batch.to_pylist(maps_as_pydicts="strict")
+        # An open file outlives its name, so that who stops reading midway leaves nothing behind.
+        table = pq.ParquetFile(path)
+    with table:
+        for batch in table.iter_batches(ROWS_AT_ONCE, columns=columns):
+            yield from batch.to_pylist(maps_as_pydicts="strict")
 
 
 class _Writer:

@@ -38,13 +38,13 @@ def work(bucket, batch):
     return list(rounds.planned_work(bucket, batch))
 
 
-def draw(bucket, batch, load):
+def draw(bucket, batch, load, announce=print):
     """Draw all of a batch, a source a chunk; its tables."""
-    return drawn_and_tables(bucket, batch, load)[1]
+    return drawn_and_tables(bucket, batch, load, announce)[1]
 
 
-def drawn_and_tables(bucket, batch, load):
-    generator = generation.Generator(bucket, batch, load, HASHES, SETTINGS, 2)
+def drawn_and_tables(bucket, batch, load, announce=print):
+    generator = generation.Generator(bucket, batch, load, HASHES, SETTINGS, 2, announce)
     with tables.staged(*drawing.TABLES) as staged:
         draws = drawing.Drawing(generator, staged, chunk_sources=1)
         for _ in rounds.draw_batch(bucket, batch, draws, None):

@@ -17,6 +17,7 @@ from cf_lab_resources.bucket import (
     Bucket,
     BucketError,
     BucketKeyError,
+    ContentDamaged,
     ContentKey,
     ObjectInfo,
     check_key,
@@ -120,6 +121,25 @@ def test_content_is_stored_once_under_its_hash(bucket: Bucket) -> None:
     assert parsed == ContentKey("images", hashlib.sha256(b"pixels").hexdigest(), ".png")
     assert bucket.get_bytes(key) == b"pixels"
     assert len(list(bucket.list("objects/images"))) == 1
+
+
+@pytest.mark.parametrize("damage", [b"pixelz", b"pix", b""])
+def test_damaged_content_is_told_and_mended_by_storing_it_again(
+    bucket: Bucket, damage: bytes
+) -> None:
+    key = bucket.put_content("images", b"pixels", ".png")
+    assert bucket.is_intact(key)
+    assert bucket.get_content(key) == b"pixels"
+    bucket.put_bytes(key, damage)
+    assert not bucket.is_intact(key)
+    with pytest.raises(ContentDamaged, match=f"{key}.*run again"):
+        bucket.get_content(key)
+    assert bucket.put_content("images", b"pixels", ".png") == key
+    assert bucket.get_content(key) == b"pixels"
+    bucket.delete([key])
+    assert not bucket.is_intact(key)
+    with pytest.raises(BucketKeyError):
+        bucket.get_content(key)
 
 
 @pytest.mark.parametrize("key", ["a b/c.png", "ü/日本.png", "a=1/b@2+3,4", "x" * 200])

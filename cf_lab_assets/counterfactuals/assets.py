@@ -12,6 +12,7 @@ from cf_lab_assets.counterfactuals import (
     dataset,
     drawing,
     generation,
+    pace,
     plan,
     planning,
     replay,
@@ -205,12 +206,21 @@ def draw_and_score(
     from cf_lab_assets.counterfactuals.targets import read_sampling
 
     store, batch = bucket.open(), context.partition_key
+    sampling = read_sampling(store, batch)
+    goal = int(sampling.sampler.quota.sum()) if sampling else rounds.drawable_sources(store, batch)
+    going = pace.Pace(goal, of_sets=sampling is not None)
+
+    def load() -> generation.Loaded:
+        loaded = _load(store, hashes, config)
+        going.loaded()
+        return loaded
+
     models = artifacts.generation_models(store)
     hashes = {role: model["sha256"] for role, model in models.items()}
     generator = generation.Generator(
         store,
         batch,
-        lambda: _load(store, hashes, config),
+        load,
         {**hashes, "calibration": artifacts.calibration_hash()},
         config.editor,
         config.max_draws,
@@ -219,9 +229,11 @@ def draw_and_score(
     made_with = {"editor": asdict(config.editor), "generation": asdict(config.generation)}
     with tables.staged(*drawing.TABLES) as staged:
         draws = drawing.Drawing(generator, staged, config.chunk_sources)
-        sampling = read_sampling(store, batch)
-        for chunks, _ in enumerate(rounds.draw_batch(store, batch, draws, sampling), start=1):
-            context.log.info(f"{chunks} chunks: {draws.drawn.candidates} candidates")
+        for _ in rounds.draw_batch(store, batch, draws, sampling):
+            done = staged.count("accepted_sets") if sampling else draws.drawn.sources
+            if line := going.chunk(done, draws.drawn.candidates, generator.made):
+                context.log.info(line)
+        context.log.info(going.line())
         store.delete([tables.batch_key(batch, "accepted_sets")])
         dataset.write_made_with(store, batch, models, made_with)
         for table in drawing.TABLES:

@@ -46,6 +46,7 @@ class Drawn:
 
     Attributes:
         acceptance: sets and edits that were drawn and accepted.
+        sources: that were drawn; in rounds, as often as they were.
         candidates, accepted_candidates: rows of candidates.
         cits: the sum of theirs.
         shown: the first sources with edits and candidates, for people to look at.
@@ -54,6 +55,7 @@ class Drawn:
     """
 
     acceptance: Acceptance = field(default_factory=Acceptance)
+    sources: int = 0
     candidates: int = 0
     accepted_candidates: int = 0
     cits: float = 0.0
@@ -119,6 +121,7 @@ class Drawing:
         ]
         rows = self._generator.rows(pending, {source["source_id"]: source for source, _ in chunk})
         self._count(rows)
+        self.drawn.sources += len(chunk)
         by_edit: dict[str, list[Row]] = {}
         for row in rows:
             by_edit.setdefault(row["edit_id"], []).append(row)

@@ -83,7 +83,11 @@ class Loaded:
 
 
 class Generator:
-    """Makes the chunks of a source batch, or reads back those that were made."""
+    """Makes the chunks of a source batch, or reads back those that were made.
+
+    Attributes:
+        made: candidates that were drawn and not read back.
+    """
 
     def __init__(
         self,
@@ -109,6 +113,7 @@ class Generator:
         self._bucket, self._batch, self._load = bucket, batch, load
         self._models, self._editor, self._budget = models, editor, Budget(max_draws)
         self._announce = announce
+        self.made = 0
         self._loaded: Loaded | None = None
 
     def models(self) -> Loaded:
@@ -139,6 +144,7 @@ class Generator:
         rows = self._stored(key, edits, sources)
         if rows is None:
             rows = make_chunk(edits, sources, self._bucket, self.models(), budgets)
+            self.made += len(rows)
             self._bucket.put_bytes(key, b"\n".join(json.dumps(row).encode() for row in rows))
         self._budget.record(edits, rows)
         return rows

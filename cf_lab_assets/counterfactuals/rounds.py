@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cf_lab_assets.counterfactuals import tables
@@ -20,12 +20,26 @@ if TYPE_CHECKING:
     from cf_lab_resources.bucket import Bucket
 
 
-def planned_work(bucket: Bucket, batch: str) -> Iterator[Work]:
-    """Each planned source with its edits, in the order of the pairs, in flat memory."""
-    pairs = tables.stream_rows(bucket, stored_pairs_key(bucket, batch))
-    edits = tables.stream_rows(bucket, tables.batch_key(batch, "edit_plan"))
+def planned_work(
+    bucket: Bucket,
+    batch: str,
+    pair_columns: Sequence[str] | None = None,
+    edit_columns: Sequence[str] | None = None,
+) -> Iterator[Work]:
+    """Each planned source with its edits, in the order of the pairs, in flat memory.
+
+    Columns of both tables may be chosen, ``source_id`` among them.
+    """
+    pairs = tables.stream_rows(bucket, stored_pairs_key(bucket, batch), pair_columns)
+    edits = tables.stream_rows(bucket, tables.batch_key(batch, "edit_plan"), edit_columns)
     for source_id, planned in itertools.groupby(edits, key=lambda edit: edit["source_id"]):
         yield next(pair for pair in pairs if pair["source_id"] == source_id), list(planned)
+
+
+def drawable_sources(bucket: Bucket, batch: str) -> int:
+    """How many planned sources have a picture."""
+    work = planned_work(bucket, batch, ["source_id", "image_key"], ["source_id"])
+    return sum(source["image_key"] is not None for source, _ in work)
 
 
 def draw_batch(

@@ -20,7 +20,7 @@ from cf_lab_assets.counterfactuals import (
     tables,
 )
 from cf_lab_assets.counterfactuals.config import EditPlanConfig, GenerationConfig
-from cf_lab_assets.counterfactuals.contact_sheet import contact_sheet, markdown, png_bytes
+from cf_lab_assets.counterfactuals.contact_sheet import contact_sheet, embedded, markdown
 from cf_lab_assets.models import artifacts
 from cf_lab_resources.dagster import BucketResource
 from cf_lab_resources.errors import LabError
@@ -28,7 +28,6 @@ from cf_lab_resources.errors import LabError
 if TYPE_CHECKING:
     from cf_lab_assets.counterfactuals.targets import SamplingPlan
 
-SHEET_COLOURS = 64
 # Cells that metadata show; the table in the bucket has all.
 MAX_CELLS = 100
 
@@ -297,7 +296,7 @@ def _sheet(store: Any, drawn: drawing.Drawn) -> str:
         dataset.candidate_rows(store, pictures, edits, limit=drawing.SHOWN),
         "candidates, newest draw",
     )
-    return markdown(png_bytes(sheet, SHEET_COLOURS), "candidates")
+    return embedded(sheet, "candidates")
 
 
 @dg.asset(
@@ -318,7 +317,7 @@ def counterfactual_dataset(
     except LabError as error:
         raise refuse(error) from error
     prefix = dataset.dataset_prefix(made.content_hash)
-    sheet = png_bytes(dataset.dataset_sheet(store, made), SHEET_COLOURS)
+    sheet = embedded(dataset.dataset_sheet(store, made), "dataset")
     counts = Counter((row["attribute"], row["value"]) for row in tables.to_rows(made.pairs))
     cells = [
         dg.TableRecord({"attribute": attribute, "value": value, "pairs": count})
@@ -330,7 +329,7 @@ def counterfactual_dataset(
             "content hash": made.content_hash,
             "sets": made.sets.num_rows,
             "pairs by value": dg.MetadataValue.table(cells),
-            "contact sheet": dg.MetadataValue.md(markdown(sheet, "dataset")),
+            "contact sheet": dg.MetadataValue.md(sheet),
         },
         data_version=dg.DataVersion(made.content_hash),
     )

@@ -1,6 +1,5 @@
 """Assets from edit plan to dataset; each reads tables, calls a pure function, writes tables."""
 
-from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -317,19 +316,17 @@ def counterfactual_dataset(
     except LabError as error:
         raise refuse(error) from error
     prefix = dataset.dataset_prefix(made.content_hash)
-    sheet = embedded(dataset.dataset_sheet(store, made), "dataset")
-    counts = Counter((row["attribute"], row["value"]) for row in tables.to_rows(made.pairs))
     cells = [
         dg.TableRecord({"attribute": attribute, "value": value, "pairs": count})
-        for (attribute, value), count in sorted(counts.items())
+        for (attribute, value), count in sorted(made.by_value.items())
     ]
     return dg.MaterializeResult(
         metadata={
-            **table_metadata("pairs", made.pairs.num_rows, store.url(prefix)),
+            **table_metadata("pairs", made.manifest["pairs"], store.url(prefix)),
             "content hash": made.content_hash,
-            "sets": made.sets.num_rows,
+            "sets": made.manifest["sets"],
             "pairs by value": dg.MetadataValue.table(cells),
-            "contact sheet": dg.MetadataValue.md(sheet),
+            "contact sheet": dg.MetadataValue.md(embedded(made.sheet, "dataset")),
         },
         data_version=dg.DataVersion(made.content_hash),
     )

@@ -29,8 +29,9 @@ TABLES = (
     "directions",
     "quotas",
 )
-# Rows of a Parquet row group, which is what a stream holds in memory: some ten megabytes.
-ROWS_AT_ONCE = 8192
+# Rows of a Parquet row group, which is what a stream holds in memory as Python's objects: a few
+# megabytes. Several streams are open at a time.
+ROWS_AT_ONCE = 1024
 
 
 def batch_key(batch: str, table: str) -> str:
@@ -208,6 +209,10 @@ def stream_rows(
         bucket.get_file(key, path)
         # An open file outlives its name, so that who stops reading midway leaves nothing behind.
         table = pq.ParquetFile(path)
+    yield from _rows(table, columns)
+
+
+def _rows(table: Any, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     with table:
         for batch in table.iter_batches(ROWS_AT_ONCE, columns=columns):
             yield from batch.to_pylist(maps_as_pydicts="strict")
@@ -230,9 +235,9 @@ class _Writer:
             self._flush()
 
     def _flush(self) -> None:
-        if self._waiting:
-            self._file.write_table(from_rows(self.table, self._waiting))
-            self._waiting = []
+        rows, self._waiting = self._waiting, []
+        if rows:
+            self._file.write_table(from_rows(self.table, rows))
 
     def close(self) -> None:
         """Write what is left; a second time does nothing."""
@@ -270,9 +275,20 @@ class Staged:
 
     def put(self, bucket: Bucket, batch: str, table: str) -> None:
         """Put a finished table into the bucket."""
+        self.put_as(bucket, batch_key(batch, table), table)
+
+    def put_as(self, bucket: Bucket, key: str, table: str) -> None:
+        """Put a finished table under a key of the bucket."""
         writer = self._writers[table]
         writer.close()
-        bucket.put_file(batch_key(batch, table), writer.path)
+        bucket.put_file(key, writer.path)
+
+    def rows(self, table: str) -> Iterator[dict[str, Any]]:
+        """The rows of a finished table as they will be read back."""
+        import pyarrow.parquet as pq
+
+        self._writers[table].close()
+        return _rows(pq.ParquetFile(self._writers[table].path))
 
 
 @contextmanager

@@ -8,10 +8,12 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,6 +34,20 @@ TABLES = (
 # Rows of a Parquet row group, which is what a stream holds in memory as Python's objects: a few
 # megabytes. Several streams are open at a time.
 ROWS_AT_ONCE = 1024
+
+
+class ScratchError(LabError):
+    """A table can't be written to this machine's disk, mostly for want of room."""
+
+
+@contextmanager
+def _on_disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ScratchError(
+            f"{path} can't be written: {error}; make room there and run again"
+        ) from error
 
 
 def batch_key(batch: str, table: str) -> str:
@@ -201,12 +217,14 @@ def stream_rows(
 
     Raises:
         BucketKeyError: there is no such object.
+        ScratchError: there is no room for it on this machine.
     """
     import pyarrow.parquet as pq
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.parquet"
-        bucket.get_file(key, path)
+        with _on_disk(path):
+            bucket.get_file(key, path)
         # An open file outlives its name, so that who stops reading midway leaves nothing behind.
         table = pq.ParquetFile(path)
     yield from _rows(table, columns)
@@ -226,7 +244,8 @@ class _Writer:
 
         self.table, self.path, self.rows = table, path, 0
         self._waiting: list[Mapping[str, Any]] = []
-        self._file = pq.ParquetWriter(path, schema(table), compression="zstd")
+        with _on_disk(path):
+            self._file = pq.ParquetWriter(path, schema(table), compression="zstd")
 
     def add(self, row: Mapping[str, Any]) -> None:
         self._waiting.append(row)
@@ -237,12 +256,20 @@ class _Writer:
     def _flush(self) -> None:
         rows, self._waiting = self._waiting, []
         if rows:
-            self._file.write_table(from_rows(self.table, rows))
+            with _on_disk(self.path):
+                self._file.write_table(from_rows(self.table, rows))
 
     def close(self) -> None:
         """Write what is left; a second time does nothing."""
         self._flush()
-        self._file.close()
+        with _on_disk(self.path):
+            self._file.close()
+
+    def leave(self) -> None:
+        """Close the file, which is thrown away: why the block ended is what matters."""
+        self._waiting = []
+        with suppress(OSError):
+            self._file.close()
 
 
 class Staged:
@@ -294,8 +321,8 @@ class Staged:
 @contextmanager
 def staged(*tables: str) -> Iterator[Staged]:
     """Files for tables, gone when the block ends; what was not `put` never was."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as closing:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as leaving:
         writers = {table: _Writer(table, Path(folder) / table) for table in tables}
         for writer in writers.values():
-            closing.callback(writer.close)
+            leaving.callback(writer.leave)
         yield Staged(writers)

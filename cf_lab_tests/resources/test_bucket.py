@@ -230,6 +230,42 @@ while True:
 """
 
 
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from cf_lab_resources.bucket import BucketError, open_bucket
+bucket, data = open_bucket(sys.argv[1]), bytes(5000)
+Path(sys.argv[2]).write_bytes(data)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+for write in (
+    lambda: bucket.put_content("images", data, ".png"),
+    lambda: bucket.put_bytes("a/b", data),
+    lambda: bucket.put_file("a/c", Path(sys.argv[2])),
+):
+    try:
+        write()
+    except BucketError as error:
+        print(error)
+"""
+
+
+def test_a_write_that_the_disk_refuses_says_where_and_leaves_nothing(tmp_path: Path) -> None:
+    """The kernel refuses it in the middle of the file, as it does on a full disk."""
+    folder = tmp_path / "bucket"
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, folder.as_uri(), tmp_path / "file"],
+        capture_output=True,
+        text=True,
+    )
+    said = done.stdout.splitlines()
+    assert len(said) == 3, done
+    for line, key in zip(said, ("objects/images/", "a/b", "a/c"), strict=True):
+        assert line.startswith(f"{folder.as_uri()}: '{key}")
+        assert "File too large" in line
+        assert line.endswith("; make room there and run again")
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
 def test_a_writer_killed_in_the_middle_leaves_a_whole_object(tmp_path: Path) -> None:
     bucket = open_bucket(tmp_path.as_uri())
     bucket.put_bytes("object", b"a" * 30_000_000)

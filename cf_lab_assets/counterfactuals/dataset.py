@@ -52,7 +52,8 @@ class Dataset:
 
     Attributes:
         content_hash: names it.
-        manifest: its counts, batches, models, settings, and the size of each picture.
+        manifest: its counts, batches, models and settings; in the bucket with the size in bytes of
+            each picture by its hash, as ``images``.
         by_value: pairs by attribute and value.
         sheet: the contact sheet.
     """
@@ -209,16 +210,19 @@ def build_dataset(bucket: Bucket, batches: Sequence[str]) -> Dataset:
             "sets": staged.count("sets"),
             "batches": manifests,
             "models": models,
-            "images": _picture_sizes(bucket, staged.rows("pairs")),
             "config": hashed_config,
         }
+        shelve_pictures(bucket, staged.rows("pairs"), shelf)
         made = Dataset(
             content_hash,
             manifest,
             Counter((row["attribute"], row["value"]) for row in staged.rows("pairs")),
             _sheet(bucket, staged),
         )
-        _write(bucket, made, staged)
+        listed = Path(folder) / "manifest.json"
+        with listed.open("w") as file:
+            file.writelines(_manifest_parts(manifest, shelf.in_order("images")))
+        _write(bucket, made, staged, listed)
     return made
 
 
@@ -253,23 +257,36 @@ def _one_choice_of_models(made_with: Mapping[str, Mapping[str, Any]]) -> dict[st
     return models
 
 
-def _picture_sizes(bucket: Bucket, rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Size in bytes of each picture by its hash; each is read, and none that is damaged passes."""
-    sizes: dict[str, int] = {}
-    for row in rows:
+def shelve_pictures(bucket: Bucket, pairs: Iterable[Mapping[str, Any]], shelf: Shelf) -> None:
+    """Put hash and size of each picture on a shelf; each is read, and none that is damaged passes.
+
+    Raises:
+        ContentDamaged: a picture's bytes are not those that its hash names.
+    """
+    for row in pairs:
         for role in ("", "source_"):
             digest = row[f"{role}image_sha256"]
-            if digest not in sizes:
-                sizes[digest] = len(bucket.get_content(row[f"{role}image_key"]))
-    return dict(sorted(sizes.items()))
+            if not shelf.has("images", digest):
+                size = len(bucket.get_content(row[f"{role}image_key"]))
+                shelf.put("images", digest, {"sha256": digest, "bytes": size})
 
 
-def _write(bucket: Bucket, made: Dataset, staged: tables.Staged) -> None:
+def _manifest_parts(
+    manifest: Mapping[str, Any], images: Iterable[Mapping[str, Any]]
+) -> Iterator[str]:
+    """The manifest's JSON piece by piece, as its list of pictures grows with the dataset."""
+    yield json.dumps(manifest, indent=1).removesuffix("\n}") + ',\n "images": {'
+    for number, image in enumerate(images):
+        yield f"{',' if number else ''}\n  {json.dumps(image['sha256'])}: {image['bytes']}"
+    yield "\n }\n}"
+
+
+def _write(bucket: Bucket, made: Dataset, staged: tables.Staged, manifest: Path) -> None:
     prefix = dataset_prefix(made.content_hash)
     for table in ("pairs", "sets"):
         staged.put_as(bucket, f"{prefix}/{table}.parquet", table)
     bucket.put_bytes(f"{prefix}/contact_sheet.png", png_bytes(made.sheet))
-    bucket.put_bytes(f"{prefix}/manifest.json", json.dumps(made.manifest, indent=1).encode())
+    bucket.put_file(f"{prefix}/manifest.json", manifest)
     bucket.put_bytes(LATEST, json.dumps({"content_hash": made.content_hash}).encode())
 
 

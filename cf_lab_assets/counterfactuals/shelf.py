@@ -51,6 +51,11 @@ class Shelf:
         )
         return added.rowcount == 1
 
+    def has(self, kind: str, key: str) -> bool:
+        """Whether there is a row under a key."""
+        found = self._db.execute("SELECT 1 FROM rows WHERE kind = ? AND key = ?", (kind, key))
+        return found.fetchone() is not None
+
     def get(self, kind: str, key: str) -> dict[str, Any]:
         """The row under a key.
 

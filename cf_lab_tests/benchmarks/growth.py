@@ -171,7 +171,10 @@ def make(bucket: Bucket, models: generation.Loaded) -> tuple[int, int]:
 def alone(work: Callable[..., Any], *arguments: Any) -> Any:
     """What a function gives in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(work, arguments)
+        given = pool.apply(work, arguments)
+        pool.close()
+        pool.join()
+    return given
 
 
 def best(engine: str, sets: int, rounds: int) -> Measured:

@@ -320,6 +320,14 @@ def test_a_dataset_holds_complete_sets_and_the_same_inputs_give_the_same_hash(ma
             assert member["values"][one["attribute"]] == member["value"]
     whole = [stored_table(bucket, first, table) for table in ("pairs", "sets")]
     assert dataset.dataset_content_hash(*whole, first.manifest["config"]) == first.content_hash
+    prefix = dataset.dataset_prefix(first.content_hash)
+    stored = json.loads(bucket.get_bytes(f"{prefix}/manifest.json"))
+    images = stored.pop("images")
+    assert stored == first.manifest
+    assert list(images) == sorted(images)
+    named = [(row["image_sha256"], row["image_key"]) for row in pairs]
+    named += [(row["source_image_sha256"], row["source_image_key"]) for row in pairs]
+    assert images == {digest: bucket.size(key) for digest, key in named}
     assert first.manifest["sets"] == 9
     assert first.manifest["pairs"] == 3 * (2 + 3 + 3)
     assert dataset.latest_hash(bucket) == other.content_hash

@@ -15,6 +15,8 @@ def test_rows_are_looked_up_by_kind_and_key_and_the_first_one_stays(shelf):
     assert not shelf.put("pair", "a", {"cits": 0.1})
     assert shelf.put("set", "a", {"of": "another kind"})
     assert shelf.get("pair", "a") == {"cits": 0.8123, "values": {"age": "old"}, "none": None}
+    assert shelf.has("pair", "a")
+    assert not shelf.has("pair", "b")
     with pytest.raises(KeyError):
         shelf.get("pair", "b")
 

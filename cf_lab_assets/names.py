@@ -20,6 +20,9 @@ BACKUPS = "backups"
 GPU_POOL = "gpu"
 
 # For steps that run as their own pods (k8s_job_executor); elsewhere it does nothing.
+# The request for a GPU is what keeps a pod off the nodes without one. The label is a preference
+# only: a cluster without NVIDIA's feature discovery has none, and the pod would wait for ever.
+# No shared memory is mounted: one process works on one GPU and loads no data in others.
 GPU_OP_TAGS = {
     "dagster-k8s/config": {
         "container_config": {
@@ -29,7 +32,27 @@ GPU_OP_TAGS = {
             }
         },
         "pod_spec_config": {
-            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+            "tolerations": [
+                {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+            ],
+            "affinity": {
+                "node_affinity": {
+                    "preferred_during_scheduling_ignored_during_execution": [
+                        {
+                            "weight": 100,
+                            "preference": {
+                                "match_expressions": [
+                                    {
+                                        "key": "nvidia.com/gpu.present",
+                                        "operator": "In",
+                                        "values": ["true"],
+                                    }
+                                ]
+                            },
+                        }
+                    ]
+                }
+            },
         },
     }
 }

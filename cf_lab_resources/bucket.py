@@ -48,6 +48,12 @@ _CONTENT_KEY = re.compile(
     rf"(?P<sha256>{_SHA256.pattern})(?P<suffix>{_SUFFIX.pattern})"
 )
 
+# What to do about an error, by words in what the system or the store says of it.
+_CURES = {
+    "No space left|File too large|quota exceeded": "make room there and run again",
+    "error sending request": "see that it runs and can be reached, and run again",
+}
+
 
 class BucketError(LabError):
     """The object store failed or refused; the message names the store and the key."""
@@ -55,6 +61,10 @@ class BucketError(LabError):
 
 class BucketKeyError(BucketError, LookupError):
     """There is no object under the key."""
+
+
+class ContentDamaged(BucketError):
+    """The bytes under a content key are not those that it names."""
 
 
 @dataclass(frozen=True)
@@ -179,14 +189,41 @@ class Bucket:
         except FileExistsError:
             return False
         except OSError as error:
-            raise BucketError(f"{self._url}: {key!r}: {error}") from error
+            raise self._failed(key, str(error)) from error
         return True
 
     def put_content(self, kind: str, data: bytes, suffix: str) -> str:
-        """Stores bytes under their content key, which it returns; idempotent."""
+        """Stores bytes under their content key, which it returns; idempotent.
+
+        Where there is an object it is read, and written over if it was damaged.
+        """
         key = content_key(kind, hashlib.sha256(data).hexdigest(), suffix)
-        self.create(key, data)
+        if not self.create(key, data) and not self.is_intact(key):
+            self.put_bytes(key, data)
         return key
+
+    def get_content(self, key: str) -> bytes:
+        """The bytes under a content key, whose hash is compared with the key's.
+
+        Raises:
+            BucketKeyError: There are none.
+            ContentDamaged: They are others.
+        """
+        data = self.get_bytes(key)
+        if hashlib.sha256(data).hexdigest() != parse_content_key(key).sha256:
+            raise ContentDamaged(
+                f"{self._url}: {key!r} is damaged: its bytes have another hash than its key; "
+                "run again what made it, or take its delivery in again"
+            )
+        return data
+
+    def is_intact(self, key: str) -> bool:
+        """Whether there are bytes under a content key, and those that it names."""
+        try:
+            self.get_content(key)
+        except (BucketKeyError, ContentDamaged):
+            return False
+        return True
 
     def put_file(self, key: str, path: Path) -> None:
         """Writes a file's bytes in chunks, over the object that may be there."""
@@ -289,8 +326,11 @@ class Bucket:
             raise BucketKeyError(f"{self._url}: there is no object {key!r}") from error
         except BaseError as error:
             # What follows the first line is the store's own state, for its developers.
-            said = str(error).split("\n", 1)[0]
-            raise BucketError(f"{self._url}: {key!r}: {said}") from error
+            raise self._failed(key, str(error).split("\n", 1)[0]) from error
+
+    def _failed(self, key: str, said: str) -> BucketError:
+        cures = (cure for words, cure in _CURES.items() if re.search(words, said))
+        return BucketError("; ".join([f"{self._url}: {key!r}: {said}", *cures]))
 
 
 def _create_file(path: str, data: bytes) -> None:

@@ -269,13 +269,18 @@ def contact_sheet(
             x = 4 + column * (edge + 4) + (edge - picture.width) // 2
             y = 4 + row * (edge + 4) + (edge - picture.height) // 2
             sheet.paste(picture, (x, y))
+    return small_jpeg(sheet, max_bytes)
+
+
+def small_jpeg(picture: Image.Image, max_bytes: int) -> bytes:
+    """A JPEG of at most so many bytes: quality is given up first, then size."""
     while True:
         for quality in (85, 70, 50, 30):
             out = io.BytesIO()
-            sheet.save(out, "JPEG", quality=quality)
+            picture.save(out, "JPEG", quality=quality)
             if len(out.getvalue()) <= max_bytes:
                 return out.getvalue()
-        sheet = sheet.reduce(2)
+        picture = picture.reduce(2)
 
 
 def as_markdown(jpeg: bytes, alt: str) -> str:

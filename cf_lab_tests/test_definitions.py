@@ -76,14 +76,73 @@ def test_the_graph_is_the_one_of_the_design():
     }
 
 
-def test_gpu_steps_are_in_the_gpu_pool_with_a_pod_that_kubernetes_takes():
-    from dagster_k8s.job import get_user_defined_k8s_config
+LOAD_MODELS = {
+    "draw_and_score",
+    "audits__responses",
+    "models__optimised",
+    "models__artifacts_every_model_loads",
+    "starter__autoencoder",
+    "starter__editor",
+    "starter__scorers",
+    "starter__audited_models",
+    "starter__manifest",
+}
 
-    steps = [asset.op for asset in DEFS.resolve_asset_graph().assets_defs if asset.op.pool == "gpu"]
-    assert {"draw_and_score", "audits__responses", "starter__editor"} <= {s.name for s in steps}
-    for step in steps:
-        config = get_user_defined_k8s_config(step.tags)
-        assert config.container_config["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+def steps():
+    """The definitions' steps by name: those of assets and those of checks."""
+    graph = DEFS.resolve_asset_graph()
+    return {one.op.name: one.op for one in graph.assets_defs}
+
+
+def pod_of(step):
+    """What a cluster is asked for when a step runs as its own pod."""
+    from dagster_k8s.job import (
+        DagsterK8sJobConfig,
+        construct_dagster_k8s_job,
+        get_user_defined_k8s_config,
+    )
+    from kubernetes.client import ApiClient
+
+    job = construct_dagster_k8s_job(
+        DagsterK8sJobConfig(job_image="lab", dagster_home="/home"),
+        ["dagster"],
+        "step",
+        get_user_defined_k8s_config(step.tags),
+    )
+    return ApiClient().sanitize_for_serialization(job)["spec"]["template"]["spec"]
+
+
+def test_the_steps_that_load_models_are_known_and_wait_for_a_gpu():
+    assert {name for name, step in steps().items() if step.pool == names.GPU_POOL} == LOAD_MODELS
+
+
+@pytest.mark.parametrize("name", sorted(LOAD_MODELS))
+def test_a_step_that_loads_models_is_a_pod_with_a_gpu(name):
+    pod = pod_of(steps()[name])
+    (container,) = pod["containers"]
+    asked = container["resources"]
+    assert asked["requests"]["nvidia.com/gpu"] == asked["limits"]["nvidia.com/gpu"] == "1"
+    assert asked["requests"] == {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"}
+    assert asked["limits"]["memory"] == "32Gi"
+    assert pod["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    ]
+    affinity = pod["affinity"]["nodeAffinity"]
+    assert affinity.keys() == {"preferredDuringSchedulingIgnoredDuringExecution"}, (
+        "none is required"
+    )
+    (preferred,) = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+    (label,) = preferred["preference"]["matchExpressions"]
+    assert label == {"key": "nvidia.com/gpu.present", "operator": "In", "values": ["true"]}
+
+
+@pytest.mark.parametrize("name", sorted(steps().keys() - LOAD_MODELS))
+def test_any_other_step_is_a_pod_that_any_node_takes(name):
+    pod = pod_of(steps()[name])
+    assert "nvidia" not in json.dumps(pod)
+    assert not pod.get("affinity")
+    assert not pod.get("tolerations")
 
 
 def test_jobs_schedules_and_sensors_are_there():

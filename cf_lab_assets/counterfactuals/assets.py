@@ -1,6 +1,5 @@
 """Assets from edit plan to dataset; each reads tables, calls a pure function, writes tables."""
 
-from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from cf_lab_assets.counterfactuals import (
     dataset,
     drawing,
     generation,
+    pace,
     plan,
     planning,
     replay,
@@ -19,7 +19,7 @@ from cf_lab_assets.counterfactuals import (
     tables,
 )
 from cf_lab_assets.counterfactuals.config import EditPlanConfig, GenerationConfig
-from cf_lab_assets.counterfactuals.contact_sheet import contact_sheet, markdown, png_bytes
+from cf_lab_assets.counterfactuals.contact_sheet import contact_sheet, embedded, markdown
 from cf_lab_assets.models import artifacts
 from cf_lab_resources.dagster import BucketResource
 from cf_lab_resources.errors import LabError
@@ -27,7 +27,6 @@ from cf_lab_resources.errors import LabError
 if TYPE_CHECKING:
     from cf_lab_assets.counterfactuals.targets import SamplingPlan
 
-SHEET_COLOURS = 64
 # Cells that metadata show; the table in the bucket has all.
 MAX_CELLS = 100
 
@@ -208,22 +207,34 @@ def draw_and_score(
     from cf_lab_assets.counterfactuals.targets import read_sampling
 
     store, batch = bucket.open(), context.partition_key
+    sampling = read_sampling(store, batch)
+    goal = int(sampling.sampler.quota.sum()) if sampling else rounds.planned_sources(store, batch)
+    going = pace.Pace(goal, of_sets=sampling is not None)
+
+    def load() -> generation.Loaded:
+        loaded = _load(store, hashes, config)
+        going.loaded()
+        return loaded
+
     models = artifacts.generation_models(store)
     hashes = {role: model["sha256"] for role, model in models.items()}
     generator = generation.Generator(
         store,
         batch,
-        lambda: _load(store, hashes, config),
+        load,
         {**hashes, "calibration": artifacts.calibration_hash()},
         config.editor,
         config.max_draws,
+        context.log.warning,
     )
     made_with = {"editor": asdict(config.editor), "generation": asdict(config.generation)}
     with tables.staged(*drawing.TABLES) as staged:
         draws = drawing.Drawing(generator, staged, config.chunk_sources)
-        sampling = read_sampling(store, batch)
-        for chunks, _ in enumerate(rounds.draw_batch(store, batch, draws, sampling), start=1):
-            context.log.info(f"{chunks} chunks: {draws.drawn.candidates} candidates")
+        for _ in rounds.draw_batch(store, batch, draws, sampling):
+            done = staged.count("accepted_sets") if sampling else draws.drawn.sources
+            if line := going.chunk(done, draws.drawn.candidates, generator.made):
+                context.log.info(line)
+        context.log.info(going.line())
         store.delete([tables.batch_key(batch, "accepted_sets")])
         dataset.write_made_with(store, batch, models, made_with)
         for table in drawing.TABLES:
@@ -289,7 +300,7 @@ def _sheet(store: Any, drawn: drawing.Drawn) -> str:
         dataset.candidate_rows(store, pictures, edits, limit=drawing.SHOWN),
         "candidates, newest draw",
     )
-    return markdown(png_bytes(sheet, SHEET_COLOURS), "candidates")
+    return embedded(sheet, "candidates")
 
 
 @dg.asset(
@@ -310,19 +321,17 @@ def counterfactual_dataset(
     except LabError as error:
         raise refuse(error) from error
     prefix = dataset.dataset_prefix(made.content_hash)
-    sheet = png_bytes(dataset.dataset_sheet(store, made), SHEET_COLOURS)
-    counts = Counter((row["attribute"], row["value"]) for row in tables.to_rows(made.pairs))
     cells = [
         dg.TableRecord({"attribute": attribute, "value": value, "pairs": count})
-        for (attribute, value), count in sorted(counts.items())
+        for (attribute, value), count in sorted(made.by_value.items())
     ]
     return dg.MaterializeResult(
         metadata={
-            **table_metadata("pairs", made.pairs.num_rows, store.url(prefix)),
+            **table_metadata("pairs", made.manifest["pairs"], store.url(prefix)),
             "content hash": made.content_hash,
-            "sets": made.sets.num_rows,
+            "sets": made.manifest["sets"],
             "pairs by value": dg.MetadataValue.table(cells),
-            "contact sheet": dg.MetadataValue.md(markdown(sheet, "dataset")),
+            "contact sheet": dg.MetadataValue.md(embedded(made.sheet, "dataset")),
         },
         data_version=dg.DataVersion(made.content_hash),
     )

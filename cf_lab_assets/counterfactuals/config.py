@@ -107,7 +107,9 @@ class GenerationConfig(dg.Config):
     max_draws: int = Field(
         default=6, gt=0, description="most draws of an edit; fewer where more would not help"
     )
-    chunk_sources: int = Field(default=8, gt=0, description="sources a resumable chunk")
+    chunk_sources: int = Field(
+        default=16, gt=0, description="sources a resumable chunk; more fill batches better"
+    )
 
     @property
     def editor(self) -> EditorSettings:

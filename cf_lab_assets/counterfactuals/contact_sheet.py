@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cf_lab_resources.images import CONTACT_SHEET_BYTES, as_markdown, small_jpeg
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -18,6 +20,8 @@ CELL = 96
 GAP = 6
 LABEL = 16
 MARGIN = 14
+COLOURS = 64
+EMBEDDED_BYTES = 100_000  # of Markdown, which Dagster keeps in its event log for ever
 INK, PAPER, FAINT = (34, 36, 42), (255, 255, 255), (128, 132, 140)
 
 
@@ -62,13 +66,22 @@ def contact_sheet(rows: Iterable[Sequence[Cell]], title: str) -> Image.Image:
     return sheet
 
 
-def png_bytes(picture: Image.Image, colours: int = 0) -> bytes:
-    """PNG bytes; with ``colours`` reduced to a palette of that size, for small files."""
-    if colours:
-        picture = picture.quantize(colours)
+def png_bytes(picture: Image.Image) -> bytes:
+    """PNG bytes."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
+
+
+def embedded(picture: Image.Image, text: str) -> str:
+    """A picture inside Markdown, under `EMBEDDED_BYTES` whatever it shows.
+
+    A palette keeps drawings small and words sharp; where it is too large, a JPEG takes its place.
+    """
+    drawn = markdown(png_bytes(picture.quantize(COLOURS)), text)
+    if len(drawn) < EMBEDDED_BYTES:
+        return drawn
+    return as_markdown(small_jpeg(picture, CONTACT_SHEET_BYTES), text)
 
 
 def markdown(png: bytes, text: str) -> str:

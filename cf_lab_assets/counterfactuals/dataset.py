@@ -8,9 +8,14 @@ covers rows, pictures and configuration and no time, so the same inputs give the
 from __future__ import annotations
 
 import hashlib
+import heapq
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.counterfactuals import tables
@@ -18,18 +23,22 @@ from cf_lab_assets.counterfactuals.acceptance import base_id
 from cf_lab_assets.counterfactuals.attribute_sets import value_of
 from cf_lab_assets.counterfactuals.contact_sheet import Cell, contact_sheet, png_bytes
 from cf_lab_assets.counterfactuals.plan import PLACEBO
+from cf_lab_assets.counterfactuals.shelf import Shelf
 from cf_lab_assets.sources.batches import manifest_key, stored_pairs_key
 from cf_lab_resources.engine.pictures import decode
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from PIL import Image
 
     from cf_lab_resources.bucket import Bucket
 
 LATEST = "datasets/latest.json"
 IDENTITY = ("set_id", "source_id", "attribute")
 SHEET_SOURCES = 8
+# What a pair tells of its source.
+SOURCE_COLUMNS = ("source_id", "batch", "image_key", "image_sha256", "caption", "extra")
 
 
 class NothingAccepted(LabError):
@@ -42,12 +51,20 @@ class MixedModels(LabError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset's tables and manifest."""
+    """What was made.
+
+    Attributes:
+        content_hash: names it.
+        manifest: its counts, batches, models and settings; in the bucket with the size in bytes of
+            each picture by its hash, as ``images``.
+        by_value: pairs by attribute and value.
+        sheet: the contact sheet.
+    """
 
     content_hash: str
-    pairs: pa.Table
-    sets: pa.Table
     manifest: dict[str, Any]
+    by_value: Mapping[tuple[str, str], int]
+    sheet: Image.Image
 
 
 def dataset_prefix(content_hash: str) -> str:
@@ -65,44 +82,69 @@ def dataset_content_hash(pairs: pa.Table, sets: pa.Table, config: Mapping[str, A
         sets: the dataset's sets, in any order.
         config: JSON-compatible.
     """
+    in_order = (
+        sorted(tables.to_rows(table), key=lambda row: str(row[key]))
+        for table, key in ((pairs, "pair_id"), (sets, "set_id"))
+    )
+    return _content_hash(itertools.chain(*in_order), config)
+
+
+def _content_hash(rows: Iterable[Mapping[str, Any]], config: Mapping[str, Any]) -> str:
+    """Of the rows of pairs, then those of sets, each in the order of their ids."""
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for table, key in ((pairs, "pair_id"), (sets, "set_id")):
-        for row in sorted(tables.to_rows(table), key=lambda row: str(row[key])):
-            content = {column: value for column, value in row.items() if column != "engine"}
-            digest.update(b"\n" + json.dumps(content, sort_keys=True, default=float).encode())
+    for row in rows:
+        content = {column: value for column, value in row.items() if column != "engine"}
+        digest.update(b"\n" + json.dumps(content, sort_keys=True, default=float).encode())
     return digest.hexdigest()
 
 
-def batch_rows(bucket: Bucket, batch: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A batch's accepted sets as rows of pairs and of sets."""
-    sources = {
-        row["source_id"]: row for row in tables.stream_rows(bucket, stored_pairs_key(bucket, batch))
-    }
-    edits = {row["edit_id"]: row for row in tables.read_rows(bucket, batch, "edit_plan")}
-    drawn: dict[tuple[str, int], dict[str, Any]] = {}
-    for table in ("candidates", "pair_scores"):
-        for row in tables.read_rows(bucket, batch, table):
-            drawn.setdefault((row["edit_id"], row["draw"]), {}).update(row)
-    pairs: list[dict[str, Any]] = []
-    sets: list[dict[str, Any]] = []
-    for accepted in tables.read_rows(bucket, batch, "accepted_sets"):
-        source = sources[accepted["source_id"]]
-        base = drawn.get((base_id(source["source_id"]), accepted["members"][0]["draw"]), source)
-        members = [
-            _pair(accepted, source, base, edits[m["edit_id"]], drawn[m["edit_id"], m["draw"]])
-            for m in accepted["members"]
+def shelve_batch(bucket: Bucket, batch: str, shelf: Shelf) -> None:
+    """Put a batch's accepted sets on a shelf as rows of kinds ``pairs`` and ``sets``, by id.
+
+    A source pair that came in an earlier batch too is one source: its sets count once.
+    """
+    for row in tables.stream_rows(bucket, stored_pairs_key(bucket, batch), SOURCE_COLUMNS):
+        shelf.put("source", row["source_id"], row)
+    for row in tables.stream_rows(bucket, tables.batch_key(batch, "edit_plan")):
+        shelf.put("edit", row["edit_id"], row)
+    both = (
+        tables.stream_rows(bucket, tables.batch_key(batch, table))
+        for table in ("candidates", "pair_scores")
+    )
+    for drawn, scored in zip(*both, strict=True):
+        row = {**drawn, **scored}
+        if row["accepted"] or row["edit_id"] == base_id(row["source_id"]):
+            shelf.put("drawn", f"{row['edit_id']}/{row['draw']}", row)
+    for accepted in tables.stream_rows(bucket, tables.batch_key(batch, "accepted_sets")):
+        source = shelf.get("source", accepted["source_id"])
+        base = f"{base_id(source['source_id'])}/{accepted['members'][0]['draw']}"
+        before = shelf.get("drawn", base) if shelf.has("drawn", base) else source
+        pairs = [
+            _pair(
+                accepted,
+                source,
+                before,
+                shelf.get("edit", member["edit_id"]),
+                shelf.get("drawn", f"{member['edit_id']}/{member['draw']}"),
+            )
+            for member in accepted["members"]
         ]
-        pairs += members
-        sets.append(
-            {
-                **{name: accepted[name] for name in IDENTITY},
-                "batch": batch,
-                "from_value": accepted["from_value"],
-                "member_values": sorted(pair["value"] for pair in members),
-                "cits_min": min(pair["cits"] for pair in members),
-            }
-        )
-    return pairs, sets
+        if shelf.put("sets", accepted["set_id"], _set(accepted, batch, pairs)):
+            for pair in pairs:
+                shelf.put("pairs", pair["pair_id"], pair)
+    shelf.clear("source", "edit", "drawn")
+
+
+def _set(
+    accepted: Mapping[str, Any], batch: str, pairs: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    return {
+        **{name: accepted[name] for name in IDENTITY},
+        "batch": batch,
+        "from_value": accepted["from_value"],
+        "member_values": sorted(pair["value"] for pair in pairs),
+        "cits_min": min(pair["cits"] for pair in pairs),
+    }
 
 
 def _pair(
@@ -147,42 +189,49 @@ def build_dataset(bucket: Bucket, batches: Sequence[str]) -> Dataset:
         NothingAccepted: no batch has an accepted set.
         MixedModels: the batches were made with different models.
     """
-    pair_rows: list[dict[str, Any]] = []
-    set_rows: list[dict[str, Any]] = []
     manifests, made_with = {}, {}
-    known: set[str] = set()
-    for batch in batches:
-        pairs, sets = batch_rows(bucket, batch)
-        # A source pair that came in two batches is one source: its sets count once.
-        pair_rows += [row for row in pairs if row["set_id"] not in known]
-        set_rows += [row for row in sets if row["set_id"] not in known]
-        known.update(row["set_id"] for row in sets)
-        manifests[batch] = json.loads(bucket.get_bytes(manifest_key(batch)))["content_hash"]
-        made_with[batch] = read_made_with(bucket, batch)
-    if not set_rows:
-        raise NothingAccepted(
-            f"none of the batches {list(batches)} has an accepted set; see the reasons in "
-            "counterfactuals/<batch>/rejected_sets.parquet"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Shelf(Path(folder) / "rows") as shelf,
+        tables.staged("pairs", "sets") as staged,
+    ):
+        for batch in batches:
+            shelve_batch(bucket, batch, shelf)
+            manifests[batch] = json.loads(bucket.get_bytes(manifest_key(batch)))["content_hash"]
+            made_with[batch] = read_made_with(bucket, batch)
+        for table in ("pairs", "sets"):
+            for row in shelf.in_order(table):
+                staged.add(table, row)
+        if not staged.count("sets"):
+            raise NothingAccepted(
+                f"none of the batches {list(batches)} has an accepted set; see the reasons in "
+                "counterfactuals/<batch>/rejected_sets.parquet"
+            )
+        models = _one_choice_of_models(made_with)
+        settings = {batch: made["settings"] for batch, made in made_with.items()}
+        hashed_config = {"models": models, "settings": settings, "batches": manifests}
+        rows = itertools.chain(staged.rows("pairs"), staged.rows("sets"))
+        content_hash = _content_hash(rows, hashed_config)
+        manifest = {
+            "content_hash": content_hash,
+            "pairs": staged.count("pairs"),
+            "sets": staged.count("sets"),
+            "batches": manifests,
+            "models": models,
+            "config": hashed_config,
+        }
+        shelve_pictures(bucket, staged.rows("pairs"), shelf)
+        made = Dataset(
+            content_hash,
+            manifest,
+            Counter((row["attribute"], row["value"]) for row in staged.rows("pairs")),
+            _sheet(bucket, staged),
         )
-    pairs_table = tables.from_rows("pairs", sorted(pair_rows, key=lambda row: row["pair_id"]))
-    sets_table = tables.from_rows("sets", sorted(set_rows, key=lambda row: row["set_id"]))
-    models = _one_choice_of_models(made_with)
-    settings = {batch: made["settings"] for batch, made in made_with.items()}
-    hashed_config = {"models": models, "settings": settings, "batches": manifests}
-    content_hash = dataset_content_hash(pairs_table, sets_table, hashed_config)
-    sizes = _picture_sizes(bucket, pair_rows)
-    manifest = {
-        "content_hash": content_hash,
-        "pairs": len(pair_rows),
-        "sets": len(set_rows),
-        "batches": manifests,
-        "models": models,
-        "images": sizes,
-        "config": hashed_config,
-    }
-    dataset = Dataset(content_hash, pairs_table, sets_table, manifest)
-    _write(bucket, dataset)
-    return dataset
+        listed = Path(folder) / "manifest.json"
+        with listed.open("w") as file:
+            file.writelines(_manifest_parts(manifest, shelf.in_order("images")))
+        _write(bucket, made, staged, listed)
+    return made
 
 
 def made_with_key(batch: str) -> str:
@@ -216,19 +265,37 @@ def _one_choice_of_models(made_with: Mapping[str, Mapping[str, Any]]) -> dict[st
     return models
 
 
-def _picture_sizes(bucket: Bucket, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    keys = {row["image_sha256"]: row["image_key"] for row in rows}
-    keys |= {row["source_image_sha256"]: row["source_image_key"] for row in rows}
-    return {digest: bucket.size(key) for digest, key in sorted(keys.items())}
+def shelve_pictures(bucket: Bucket, pairs: Iterable[Mapping[str, Any]], shelf: Shelf) -> None:
+    """Put hash and size of each picture on a shelf; each is read, and none that is damaged passes.
+
+    Raises:
+        ContentDamaged: a picture's bytes are not those that its hash names.
+    """
+    for row in pairs:
+        for role in ("", "source_"):
+            digest = row[f"{role}image_sha256"]
+            if not shelf.has("images", digest):
+                size = len(bucket.get_content(row[f"{role}image_key"]))
+                shelf.put("images", digest, {"sha256": digest, "bytes": size})
 
 
-def _write(bucket: Bucket, dataset: Dataset) -> None:
-    prefix = dataset_prefix(dataset.content_hash)
-    bucket.put_bytes(f"{prefix}/pairs.parquet", tables.to_bytes(dataset.pairs))
-    bucket.put_bytes(f"{prefix}/sets.parquet", tables.to_bytes(dataset.sets))
-    bucket.put_bytes(f"{prefix}/contact_sheet.png", png_bytes(dataset_sheet(bucket, dataset)))
-    bucket.put_bytes(f"{prefix}/manifest.json", json.dumps(dataset.manifest, indent=1).encode())
-    bucket.put_bytes(LATEST, json.dumps({"content_hash": dataset.content_hash}).encode())
+def _manifest_parts(
+    manifest: Mapping[str, Any], images: Iterable[Mapping[str, Any]]
+) -> Iterator[str]:
+    """The manifest's JSON piece by piece, as its list of pictures grows with the dataset."""
+    yield json.dumps(manifest, indent=1).removesuffix("\n}") + ',\n "images": {'
+    for number, image in enumerate(images):
+        yield f"{',' if number else ''}\n  {json.dumps(image['sha256'])}: {image['bytes']}"
+    yield "\n }\n}"
+
+
+def _write(bucket: Bucket, made: Dataset, staged: tables.Staged, manifest: Path) -> None:
+    prefix = dataset_prefix(made.content_hash)
+    for table in ("pairs", "sets"):
+        staged.put_as(bucket, f"{prefix}/{table}.parquet", table)
+    bucket.put_bytes(f"{prefix}/contact_sheet.png", png_bytes(made.sheet))
+    bucket.put_file(f"{prefix}/manifest.json", manifest)
+    bucket.put_bytes(LATEST, json.dumps({"content_hash": made.content_hash}).encode())
 
 
 def latest_hash(bucket: Bucket) -> str | None:
@@ -238,25 +305,27 @@ def latest_hash(bucket: Bucket) -> str | None:
     return str(json.loads(bucket.get_bytes(LATEST))["content_hash"])
 
 
-def sheet_rows(bucket: Bucket, pairs: Sequence[Mapping[str, Any]]) -> Iterator[list[Cell]]:
-    """Contact-sheet rows of the sources that have most sets, at most `SHEET_SOURCES` of them."""
-    by_source: dict[str, list[Mapping[str, Any]]] = {}
-    for pair in pairs:
-        by_source.setdefault(pair["source_id"], []).append(pair)
-    fullest = sorted(by_source.values(), key=lambda rows: (-len(rows), rows[0]["source_id"]))
-    for rows in fullest[:SHEET_SOURCES]:
+def _sheet(bucket: Bucket, staged: tables.Staged) -> Image.Image:
+    title = f"{staged.count('sets')} counterfactual sets, {staged.count('pairs')} pairs"
+    return contact_sheet(sheet_rows(bucket, staged.rows("pairs")), title)
+
+
+def sheet_rows(bucket: Bucket, pairs: Iterable[Mapping[str, Any]]) -> Iterator[list[Cell]]:
+    """Contact-sheet rows of the sources that have most sets, at most `SHEET_SOURCES` of them.
+
+    Args:
+        bucket: holds the pictures.
+        pairs: those of a source side by side.
+    """
+    by_source = (list(rows) for _, rows in itertools.groupby(pairs, key=lambda p: p["source_id"]))
+    for rows in heapq.nsmallest(
+        SHEET_SOURCES, by_source, key=lambda rows: (-len(rows), rows[0]["source_id"])
+    ):
         # All sets of an edited source have the same placebo.
         shown = {rows[0]["source_image_key"]: "source"}
         shown |= {row["image_key"]: "placebo" for row in rows if row["is_placebo"]}
         shown |= {row["image_key"]: row["value"] for row in rows if not row["is_placebo"]}
         yield [Cell(decode(bucket.get_bytes(key)), label) for key, label in shown.items()]
-
-
-def dataset_sheet(bucket: Bucket, dataset: Dataset) -> Any:
-    """The dataset's contact sheet as a picture."""
-    pairs = tables.to_rows(dataset.pairs)
-    title = f"{dataset.sets.num_rows} counterfactual sets, {dataset.pairs.num_rows} pairs"
-    return contact_sheet(sheet_rows(bucket, pairs), title)
 
 
 def candidate_rows(

@@ -43,6 +43,7 @@ class Drawn:
 
     Attributes:
         acceptance: sets and edits that were drawn and accepted.
+        sources: that were drawn; in rounds, as often as they were.
         candidates, accepted_candidates: rows of candidates.
         cits: the sum of theirs.
         shown: the first sources with edits and candidates, for people to look at.
@@ -51,6 +52,7 @@ class Drawn:
     """
 
     acceptance: Acceptance = field(default_factory=Acceptance)
+    sources: int = 0
     candidates: int = 0
     accepted_candidates: int = 0
     cits: float = 0.0
@@ -105,6 +107,7 @@ class Drawing:
         known = {(row["edit_id"], row["draw"]) for row in before}
         new = [row for row in rows if (row["edit_id"], row["draw"]) not in known]
         self._count(new)
+        self.drawn.sources += len(chunk)
         made = by_source(new)
         outcomes = []
         for source, edits in chunk:

@@ -13,15 +13,17 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from cf_lab_assets.counterfactuals.acceptance import by_source, of_one_draw, to_draw
+from cf_lab_assets.counterfactuals.acceptance import base_id, by_source, of_one_draw, to_draw
 from cf_lab_assets.counterfactuals.budget import Budget
+from cf_lab_assets.counterfactuals.mending import damaged, mend
 from cf_lab_assets.counterfactuals.plan import BASE
+from cf_lab_assets.counterfactuals.replay import Candidate
+from cf_lab_assets.counterfactuals.scenes import Scene, drawing, read_scene
 from cf_lab_assets.counterfactuals.scores import Judge, Pair
-from cf_lab_assets.sources.rows import MASK_KEY
-from cf_lab_resources.engine.editors import Drawing, Member, noise_seed
-from cf_lab_resources.engine.pictures import decode, encode, square
+from cf_lab_resources.engine.editors import noise_seed
+from cf_lab_resources.engine.pictures import encode
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ class GenerationSettings:
     """
 
     max_draws: int = 6
-    chunk_sources: int = 8
+    chunk_sources: int = 16
 
 
 def fingerprint(
@@ -88,7 +90,11 @@ class Loaded:
 
 
 class Generator:
-    """Makes the chunks of a source batch, or reads back those that were made."""
+    """Makes the chunks of a source batch, or reads back those that were made.
+
+    Attributes:
+        made: candidates that were drawn and not read back.
+    """
 
     def __init__(
         self,
@@ -98,6 +104,7 @@ class Generator:
         models: Mapping[str, str],
         editor: EditorSettings,
         max_draws: int,
+        announce: Callable[[str], None] = print,
     ) -> None:
         """Settle what all chunks share.
 
@@ -108,9 +115,12 @@ class Generator:
             models: hashes of the models and of the calibration, by role.
             editor: how to draw.
             max_draws: most draws of one edit.
+            announce: called with a sentence where stored pictures were damaged.
         """
         self._bucket, self._batch, self._load = bucket, batch, load
         self._models, self._editor, self._budget = models, editor, Budget(max_draws)
+        self._announce = announce
+        self.made = 0
         self._loaded: Loaded | None = None
 
     def models(self) -> Loaded:
@@ -138,13 +148,51 @@ class Generator:
         budgets = self._budget.allowed(edits)
         name = fingerprint(edits, self._models, self._editor, budgets)
         key = f"counterfactuals/{self._batch}/chunks/{name[:32]}.jsonl"
-        if self._bucket.exists(key):
-            rows = [json.loads(line) for line in self._bucket.get_bytes(key).splitlines()]
-        else:
+        rows = self._stored(key, edits, sources)
+        if rows is None:
             rows = make_chunk(edits, sources, self._bucket, self.models(), budgets)
+            self.made += len(rows)
             self._bucket.put_bytes(key, b"\n".join(json.dumps(row).encode() for row in rows))
         self._budget.record(edits, rows)
         return rows
+
+    def _stored(
+        self,
+        key: str,
+        edits: Sequence[dict[str, Any]],
+        sources: Mapping[str, Mapping[str, Any]],
+    ) -> list[dict[str, Any]] | None:
+        """A chunk's rows as they were stored, their pictures whole; None where it must be made.
+
+        Pictures that are missing or damaged are drawn again. Where one does not come out as it
+        was, so would others, and the whole chunk is made anew.
+        """
+        if not self._bucket.exists(key):
+            return None
+        rows = [json.loads(line) for line in self._bucket.get_bytes(key).splitlines()]
+        by_id = {edit["edit_id"]: edit for edit in edits}
+        broken = [
+            Candidate(
+                sources[row["source_id"]],
+                by_id[row["edit_id"]],
+                row,
+                by_id.get(base_id(row["source_id"])),
+            )
+            for row in damaged(self._bucket, rows)
+        ]
+        if not broken:
+            return rows
+        found = f"{len(broken)} stored pictures were missing or damaged, such as {broken[0].name}"
+        otherwise = mend(self._bucket, broken, self.models().editor)
+        if not otherwise:
+            self._announce(f"{found}: drawn again, and the same")
+            return rows
+        self._announce(
+            f"{found}: {len(otherwise)} of them do not come out as they were on this device or "
+            f"with these versions, so that all of this chunk's {len(rows)} candidates are drawn "
+            "and scored anew"
+        )
+        return None
 
 
 def make_chunk(
@@ -193,24 +241,6 @@ def make_chunk(
     return made
 
 
-class Scene(NamedTuple):
-    """What an editor starts from, at its size: nothing where it draws from captions."""
-
-    picture: Image.Image | None
-    mask: Image.Image | None
-
-
-def read_scene(bucket: Bucket, source: Mapping[str, Any], editor: Editor) -> Scene:
-    """A source's picture, and its mask where it has one."""
-    if editor.draws_whole_sets:
-        return Scene(None, None)
-    picture, mask = (
-        square(decode(bucket.get_bytes(key)), editor.size) if key else None
-        for key in (source["image_key"], (source["extra"] or {}).get(MASK_KEY))
-    )
-    return Scene(picture, mask)
-
-
 def draw_edits(
     editor: Editor,
     edits: Sequence[Mapping[str, Any]],
@@ -222,12 +252,6 @@ def draw_edits(
     drawings = [drawing(own, scenes[name], draw) for name, own in planned.items()]
     drawn = dict(zip(planned, map(iter, editor.draw(drawings)), strict=True))
     return [next(drawn[edit["source_id"]]) for edit in edits]
-
-
-def drawing(edits: Sequence[Mapping[str, Any]], scene: Scene, draw: int) -> Drawing:
-    """One draw of edits of one source, its base first where there is one."""
-    members = tuple(Member(edit["caption"], edit["instruction"] or "") for edit in edits)
-    return Drawing(edits[0]["source_id"], draw, members, *scene)
 
 
 def _pairs(

@@ -11,17 +11,19 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cf_lab_assets.counterfactuals.generation import drawing, read_scene
+from cf_lab_assets.counterfactuals.scenes import drawing, read_scene
 from cf_lab_resources import __version__
-from cf_lab_resources.bucket import BucketKeyError
+from cf_lab_resources.bucket import BucketKeyError, ContentDamaged
 from cf_lab_resources.engine.pictures import decode
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from cf_lab_resources.bucket import Bucket
     from cf_lab_resources.engine.editors import Editor, EditorSettings
 
@@ -55,6 +57,11 @@ class Candidate:
         if self.base is None or self.base["edit_id"] == self.edit["edit_id"]:
             return [self.edit]
         return [self.base, self.edit]
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.row['edit_id']}, draw {self.row['draw']}"
 
 
 @dataclass
@@ -134,49 +141,36 @@ def replay(bucket: Bucket, candidates: Sequence[Candidate], editor: Editor, engi
         engine: hash of the record of what draws now; with candidates of the same, every bit
             counts if its pictures are reproducible at all.
     """
-    result = Replay()
-    for start in range(0, len(candidates), AT_ONCE):
-        _replay_some(bucket, candidates[start : start + AT_ONCE], editor, engine, result)
-    return result
-
-
-def _replay_some(
-    bucket: Bucket,
-    candidates: Sequence[Candidate],
-    editor: Editor,
-    engine: str,
-    result: Replay,
-) -> None:
     import numpy as np
 
-    stored = [_stored(bucket, one.row) for one in candidates]
-    whole = [(one, png) for one, png in zip(candidates, stored, strict=True) if png]
-    result.damaged += [_name(one) for one, png in zip(candidates, stored, strict=True) if not png]
-    drawn = editor.draw(
-        [
-            drawing(one.edits, read_scene(bucket, one.source, editor), one.row["draw"])
-            for one, _ in whole
-        ]
-    )
+    result = Replay()
     exact = editor.describe()["reproducibility"] == "exact"
-    for (one, png), (*_, picture) in zip(whole, drawn, strict=True):
+    for one, picture in draw_again(bucket, candidates, editor):
+        try:
+            png = bucket.get_content(one.row["image_key"])
+        except (BucketKeyError, ContentDamaged):
+            result.damaged.append(one.name)
+            continue
         before, now = (np.asarray(each, dtype=np.int16) for each in (decode(png), picture))
         off = float(np.abs(before - now).mean())
         result.compared += 1
         result.identical += off == 0.0
         result.worst = max(result.worst, off)
         if off > (0.0 if exact and one.row["engine"] == engine else TOLERANCE):
-            result.differing.append(_name(one))
+            result.differing.append(one.name)
+    return result
 
 
-def _name(one: Candidate) -> str:
-    return f"{one.row['edit_id']}, draw {one.row['draw']}"
-
-
-def _stored(bucket: Bucket, row: Mapping[str, Any]) -> bytes | None:
-    """A candidate's picture, None where it is missing or is not what its hash says."""
-    try:
-        png = bucket.get_bytes(row["image_key"])
-    except BucketKeyError:
-        return None
-    return png if hashlib.sha256(png).hexdigest() == row["image_sha256"] else None
+def draw_again(
+    bucket: Bucket, candidates: Sequence[Candidate], editor: Editor
+) -> Iterator[tuple[Candidate, Image.Image]]:
+    """Candidates and their pictures, drawn anew from what is on record of them."""
+    for start in range(0, len(candidates), AT_ONCE):
+        some = candidates[start : start + AT_ONCE]
+        drawn = editor.draw(
+            [
+                drawing(one.edits, read_scene(bucket, one.source, editor), one.row["draw"])
+                for one in some
+            ]
+        )
+        yield from ((one, pictures[-1]) for one, pictures in zip(some, drawn, strict=True))

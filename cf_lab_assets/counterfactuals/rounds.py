@@ -28,6 +28,12 @@ def planned_work(bucket: Bucket, batch: str) -> Iterator[Work]:
         yield next(pair for pair in pairs if pair["source_id"] == source_id), list(planned)
 
 
+def planned_sources(bucket: Bucket, batch: str) -> int:
+    """How many sources are planned."""
+    edits = tables.stream_rows(bucket, tables.batch_key(batch, "edit_plan"), ["source_id"])
+    return sum(1 for _ in itertools.groupby(edits, key=lambda edit: edit["source_id"]))
+
+
 def draw_batch(
     bucket: Bucket, batch: str, drawing: Drawing, sampling: SamplingPlan | None
 ) -> Iterator[None]:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 EDITED_SHARE = 0.4
 # Scores are kept to four decimals: what lies below differs between processors.
 DECIMALS = 4
+# Sentences whose embedding a judge keeps: of large models, some four kilobytes each.
+TEXTS_KEPT = 4096
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,11 @@ class Judge:
         self._texts: dict[str, NDArray[np.float32]] = {}
 
     def embed_texts(self, sentences: Sequence[str]) -> NDArray[np.float32]:
-        """Unit-norm embeddings, (n, d); each sentence is embedded once in a judge's life."""
+        """Unit-norm embeddings, (n, d); the sentences of the last calls are embedded once."""
         import numpy as np
 
+        if len(self._texts) > TEXTS_KEPT:
+            self._texts.clear()
         fresh = [text for text in dict.fromkeys(sentences) if text not in self._texts]
         if fresh:
             self._texts.update(zip(fresh, self.encoder.embed_texts(fresh), strict=True))

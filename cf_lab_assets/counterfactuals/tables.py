@@ -8,10 +8,12 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,8 +31,23 @@ TABLES = (
     "directions",
     "quotas",
 )
-# Rows of a Parquet row group, which is what a stream holds in memory: some ten megabytes.
-ROWS_AT_ONCE = 8192
+# Rows of a Parquet row group, which is what a stream holds in memory as Python's objects: a few
+# megabytes. Several streams are open at a time.
+ROWS_AT_ONCE = 1024
+
+
+class ScratchError(LabError):
+    """A table can't be written to this machine's disk, mostly for want of room."""
+
+
+@contextmanager
+def _on_disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ScratchError(
+            f"{path} can't be written: {error}; make room there and run again"
+        ) from error
 
 
 def batch_key(batch: str, table: str) -> str:
@@ -188,20 +205,35 @@ def read_rows(bucket: Bucket, batch: str, table: str) -> list[dict[str, Any]]:
     return to_rows(from_bytes(bucket.get_bytes(batch_key(batch, table))))
 
 
-def stream_rows(bucket: Bucket, key: str) -> Iterator[dict[str, Any]]:
+def stream_rows(
+    bucket: Bucket, key: str, columns: Sequence[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """The rows of a Parquet object, one row group after the other in memory.
+
+    Args:
+        bucket: holds the object.
+        key: where.
+        columns: which; all of them.
 
     Raises:
         BucketKeyError: there is no such object.
+        ScratchError: there is no room for it on this machine.
     """
     import pyarrow.parquet as pq
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.parquet"
-        bucket.get_file(key, path)
-        with pq.ParquetFile(path) as table:
-            for batch in table.iter_batches(ROWS_AT_ONCE):
-                yield from batch.to_pylist(maps_as_pydicts="strict")
+        with _on_disk(path):
+            bucket.get_file(key, path)
+        # An open file outlives its name, so that who stops reading midway leaves nothing behind.
+        table = pq.ParquetFile(path)
+    yield from _rows(table, columns)
+
+
+def _rows(table: Any, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    with table:
+        for batch in table.iter_batches(ROWS_AT_ONCE, columns=columns):
+            yield from batch.to_pylist(maps_as_pydicts="strict")
 
 
 class _Writer:
@@ -212,7 +244,8 @@ class _Writer:
 
         self.table, self.path, self.rows = table, path, 0
         self._waiting: list[Mapping[str, Any]] = []
-        self._file = pq.ParquetWriter(path, schema(table), compression="zstd")
+        with _on_disk(path):
+            self._file = pq.ParquetWriter(path, schema(table), compression="zstd")
 
     def add(self, row: Mapping[str, Any]) -> None:
         self._waiting.append(row)
@@ -221,14 +254,22 @@ class _Writer:
             self._flush()
 
     def _flush(self) -> None:
-        if self._waiting:
-            self._file.write_table(from_rows(self.table, self._waiting))
-            self._waiting = []
+        rows, self._waiting = self._waiting, []
+        if rows:
+            with _on_disk(self.path):
+                self._file.write_table(from_rows(self.table, rows))
 
     def close(self) -> None:
         """Write what is left; a second time does nothing."""
         self._flush()
-        self._file.close()
+        with _on_disk(self.path):
+            self._file.close()
+
+    def leave(self) -> None:
+        """Close the file, which is thrown away: why the block ended is what matters."""
+        self._waiting = []
+        with suppress(OSError):
+            self._file.close()
 
 
 class Staged:
@@ -261,16 +302,27 @@ class Staged:
 
     def put(self, bucket: Bucket, batch: str, table: str) -> None:
         """Put a finished table into the bucket."""
+        self.put_as(bucket, batch_key(batch, table), table)
+
+    def put_as(self, bucket: Bucket, key: str, table: str) -> None:
+        """Put a finished table under a key of the bucket."""
         writer = self._writers[table]
         writer.close()
-        bucket.put_file(batch_key(batch, table), writer.path)
+        bucket.put_file(key, writer.path)
+
+    def rows(self, table: str) -> Iterator[dict[str, Any]]:
+        """The rows of a finished table as they will be read back."""
+        import pyarrow.parquet as pq
+
+        self._writers[table].close()
+        return _rows(pq.ParquetFile(self._writers[table].path))
 
 
 @contextmanager
 def staged(*tables: str) -> Iterator[Staged]:
     """Files for tables, gone when the block ends; what was not `put` never was."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as closing:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as leaving:
         writers = {table: _Writer(table, Path(folder) / table) for table in tables}
         for writer in writers.values():
-            closing.callback(writer.close)
+            leaving.callback(writer.leave)
         yield Staged(writers)

@@ -32,14 +32,15 @@ class Fake:
     def __init__(self):
         self.drawn, self.dies_at = [], 0
 
-    def __call__(self, edits, sources, *_):
+    def __call__(self, edits, sources, bucket, *_):
         if self.dies_at and len(self.drawn) >= self.dies_at:
             raise Killed
         self.drawn += [edit["edit_id"] for edit in edits]
-        return [self.row(edit) for edit in edits]
+        picture = bucket.put_content("images", b"a picture", ".png")
+        return [self.row(edit, picture) for edit in edits]
 
     @staticmethod
-    def row(edit):
+    def row(edit, picture):
         fate = int(hashlib.sha256(edit["edit_id"].encode()).hexdigest()[:8], 16) / 16**8
         accepted = fate < RATES[edit["from_values"]["gender"]]
         return {
@@ -47,7 +48,7 @@ class Fake:
             "source_id": edit["source_id"],
             "draw": 0,
             "noise_seed": 1,
-            "image_key": "k",
+            "image_key": picture,
             "image_sha256": "h",
             "cits": 0.5,
             "accepted": accepted,

@@ -107,6 +107,11 @@ def draw(bucket, batch, editor, judge, max_draws=8):
     return drawn.drawn, {table: tables.read_rows(bucket, batch, table) for table in drawing.TABLES}
 
 
+def dataset_rows(bucket, made, table):
+    key = f"{dataset.dataset_prefix(made.content_hash)}/{table}.parquet"
+    return list(tables.stream_rows(bucket, key))
+
+
 def test_every_value_is_a_member_and_an_own_one_is_the_bases(bucket, batch):
     edits = plan(bucket, batch)
     by_caption = {}
@@ -164,7 +169,7 @@ def test_a_draw_stops_with_the_acceptance_of_its_sets(bucket, batch, editor):
     assert {row["draw"] for row in written["candidates"]} == {0}
     assert len(written["accepted_sets"]) == 2 * len(CAPTIONS)
     made = dataset.build_dataset(bucket, [batch])
-    rows = tables.to_rows(made.pairs)
+    rows = dataset_rows(bucket, made, "pairs")
     assert not any(row["is_placebo"] for row in rows)
     assert all(row["source_image_sha256"] for row in rows)
     bases = {row["edit_id"]: row for row in written["candidates"] if row["edit_id"].endswith(BASE)}
@@ -177,8 +182,8 @@ def test_a_draw_stops_with_the_acceptance_of_its_sets(bucket, batch, editor):
     assert set(map(frozenset, by_set.values())) == set(
         map(frozenset, (world.ATTRIBUTES["gender"], world.ATTRIBUTES["age"]))
     )
-    assert {row["from_value"] for row in tables.to_rows(made.sets)} == {None}
-    assert dataset.dataset_sheet(bucket, made).height > 100
+    assert {row["from_value"] for row in dataset_rows(bucket, made, "sets")} == {None}
+    assert made.sheet.height > 100
 
 
 def test_nothing_is_accepted_of_parts_of_several_draws(bucket, batch, editor):

@@ -17,6 +17,7 @@ from cf_lab_resources.bucket import (
     Bucket,
     BucketError,
     BucketKeyError,
+    ContentDamaged,
     ContentKey,
     ObjectInfo,
     check_key,
@@ -122,6 +123,25 @@ def test_content_is_stored_once_under_its_hash(bucket: Bucket) -> None:
     assert len(list(bucket.list("objects/images"))) == 1
 
 
+@pytest.mark.parametrize("damage", [b"pixelz", b"pix", b""])
+def test_damaged_content_is_told_and_mended_by_storing_it_again(
+    bucket: Bucket, damage: bytes
+) -> None:
+    key = bucket.put_content("images", b"pixels", ".png")
+    assert bucket.is_intact(key)
+    assert bucket.get_content(key) == b"pixels"
+    bucket.put_bytes(key, damage)
+    assert not bucket.is_intact(key)
+    with pytest.raises(ContentDamaged, match=f"{key}.*run again"):
+        bucket.get_content(key)
+    assert bucket.put_content("images", b"pixels", ".png") == key
+    assert bucket.get_content(key) == b"pixels"
+    bucket.delete([key])
+    assert not bucket.is_intact(key)
+    with pytest.raises(BucketKeyError):
+        bucket.get_content(key)
+
+
 @pytest.mark.parametrize("key", ["a b/c.png", "ü/日本.png", "a=1/b@2+3,4", "x" * 200])
 def test_a_key_that_passes_the_check_keeps_its_name(bucket: Bucket, key: str) -> None:
     bucket.put_bytes(key, b"1")
@@ -208,6 +228,42 @@ while True:
     for letter in b"ab":
         bucket.put_bytes("object", bytes([letter]) * 30_000_000)
 """
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from cf_lab_resources.bucket import BucketError, open_bucket
+bucket, data = open_bucket(sys.argv[1]), bytes(5000)
+Path(sys.argv[2]).write_bytes(data)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+for write in (
+    lambda: bucket.put_content("images", data, ".png"),
+    lambda: bucket.put_bytes("a/b", data),
+    lambda: bucket.put_file("a/c", Path(sys.argv[2])),
+):
+    try:
+        write()
+    except BucketError as error:
+        print(error)
+"""
+
+
+def test_a_write_that_the_disk_refuses_says_where_and_leaves_nothing(tmp_path: Path) -> None:
+    """The kernel refuses it in the middle of the file, as it does on a full disk."""
+    folder = tmp_path / "bucket"
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, folder.as_uri(), tmp_path / "file"],
+        capture_output=True,
+        text=True,
+    )
+    said = done.stdout.splitlines()
+    assert len(said) == 3, done
+    for line, key in zip(said, ("objects/images/", "a/b", "a/c"), strict=True):
+        assert line.startswith(f"{folder.as_uri()}: '{key}")
+        assert "File too large" in line
+        assert line.endswith("; make room there and run again")
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
 def test_a_writer_killed_in_the_middle_leaves_a_whole_object(tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""Rows by key on disk: looked up, and read in order, in flat memory however many there are.
+
+A SQLite file that is thrown away with the folder that it lies in.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+_SCHEMA = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -4096; -- KiB; what is larger is on disk
+CREATE TABLE rows (kind TEXT, key TEXT, row TEXT, PRIMARY KEY (kind, key)) WITHOUT ROWID;
+"""
+
+
+class Shelf:
+    """JSON-compatible rows of several kinds, each under a key; used in a ``with`` block."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin with no rows.
+
+        Args:
+            path: a file that is not there yet.
+        """
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.executescript(_SCHEMA)
+        self._db.execute("BEGIN")
+
+    def __enter__(self) -> Shelf:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._db.close()
+
+    def put(self, kind: str, key: str, row: Mapping[str, Any]) -> bool:
+        """Keep a row; False, and the first one stays, where there is one under the key."""
+        added = self._db.execute(
+            "INSERT OR IGNORE INTO rows VALUES (?, ?, ?)", (kind, key, json.dumps(row))
+        )
+        return added.rowcount == 1
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether there is a row under a key."""
+        found = self._db.execute("SELECT 1 FROM rows WHERE kind = ? AND key = ?", (kind, key))
+        return found.fetchone() is not None
+
+    def get(self, kind: str, key: str) -> dict[str, Any]:
+        """The row under a key.
+
+        Raises:
+            KeyError: there is none.
+        """
+        found = self._db.execute(
+            "SELECT row FROM rows WHERE kind = ? AND key = ?", (kind, key)
+        ).fetchone()
+        if found is None:
+            raise KeyError((kind, key))
+        row: dict[str, Any] = json.loads(found[0])
+        return row
+
+    def in_order(self, kind: str) -> Iterator[dict[str, Any]]:
+        """All rows of a kind, in the order of their keys' code points."""
+        for (row,) in self._db.execute("SELECT row FROM rows WHERE kind = ? ORDER BY key", (kind,)):
+            yield json.loads(row)
+
+    def clear(self, *kinds: str) -> None:
+        """Forget all rows of some kinds."""
+        for kind in kinds:
+            self._db.execute("DELETE FROM rows WHERE kind = ?", (kind,))

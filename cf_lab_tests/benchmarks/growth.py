@@ -1,0 +1,220 @@
+"""Time a set and peak memory from edit plan to dataset, as a batch grows.
+
+    python -m cf_lab_tests.benchmarks.growth [--real 100 1000] [--fake 100 1000 10000]
+
+Starter portraits, three sets each. ``real`` draws and judges with the starter models; ``fake`` in
+their place paints a flat picture and accepts by a hash, so that what is left is what the lab does
+beside its models, at sizes that the models would take hours for. Plan, chunks, pictures, tables,
+replay and dataset are the lab's own in both. Each size runs in a fresh process, whose peak is its
+own; time begins when its models are loaded and a small batch was made, and is the least of some
+rounds, as other work on the machine only adds. Sources are taken in by another process beforehand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from cf_lab_assets.counterfactuals import (
+    dataset,
+    drawing,
+    generation,
+    planning,
+    replay,
+    rounds,
+    tables,
+)
+from cf_lab_assets.counterfactuals.plan import Planner
+from cf_lab_assets.counterfactuals.rewrite import Rewriter
+from cf_lab_assets.counterfactuals.scores import Calibration, Pair
+from cf_lab_assets.counterfactuals.taxonomy import default_taxonomy
+from cf_lab_assets.models import artifacts
+from cf_lab_assets.sources.ingest import ingest
+from cf_lab_assets.starter import world
+from cf_lab_assets.starter.portraits import write_image_folder
+from cf_lab_resources.bucket import Bucket, open_bucket
+from cf_lab_resources.engine.editors import Drawing, EditorSettings, Member
+from cf_lab_tests.benchmarks.planning import peak_memory
+
+BATCH = "growing"
+ATTRIBUTES = list(world.ATTRIBUTES)
+SETTINGS = EditorSettings()
+WARM_SOURCES = 8
+FAKE_ACCEPTED = 0.9
+SCORES = dict.fromkeys(("sim_0", "sim_1", "sim_dir", "sim_img", "preservation"), 0.5)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of the wall and of the processor, sets planned and accepted, MiB at the peak."""
+
+    wall: float
+    processor: float
+    sets: int
+    accepted: int
+    peak: float
+
+
+def share(text: str) -> float:
+    """A number in [0, 1) by a text's hash."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32
+
+
+class FakeEditor:
+    """Paints each member in one colour, by the hash of what is asked."""
+
+    size = 64
+
+    def draw(self, drawings: Sequence[Drawing]) -> list[list[Image.Image]]:
+        """See `Editor`."""
+        return [[self._paint(one, member) for member in one.members] for one in drawings]
+
+    def _paint(self, drawing: Drawing, member: Member) -> Image.Image:
+        named = f"{drawing.set_id}/{drawing.draw}/{member.caption}"
+        colour = hashlib.sha256(named.encode()).digest()
+        picture = Image.new("RGB", (self.size, self.size), tuple(colour[:3]))
+        picture.putpixel((0, 0), tuple(colour[3:6]))
+        return picture
+
+    def describe(self) -> dict[str, Any]:
+        """See `Editor`."""
+        return {"pipeline": "fake", "reproducibility": "exact"}
+
+
+class FakeJudge:
+    """Accepts a fixed share of what it is shown, by the picture's hash."""
+
+    calibration = Calibration(0.0, 0.0, 0.0, 0.0, 0.0, threshold=0.5)
+
+    def score(self, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+        """See `Judge`."""
+        accepted = [share(str(pair.candidate.tobytes()[:6])) < FAKE_ACCEPTED for pair in pairs]
+        return [{**SCORES, "cits": 0.9 if good else 0.1, "missed": []} for good in accepted]
+
+
+def load_real() -> generation.Loaded:
+    """The starter models."""
+    return generation.Loaded(artifacts.load_editor(SETTINGS), artifacts.load_judge(), "real")
+
+
+def load_fake() -> generation.Loaded:
+    """What stands in for them."""
+    editor: Any = FakeEditor()
+    judge: Any = FakeJudge()
+    return generation.Loaded(editor, judge, "fake")
+
+
+ENGINES: Mapping[str, Callable[[], generation.Loaded]] = {"real": load_real, "fake": load_fake}
+
+
+def deliver(url: str, sources: int) -> None:
+    """Take portraits into an empty bucket."""
+    with tempfile.TemporaryDirectory() as folder:
+        portraits = Path(folder) / "portraits"
+        write_image_folder(portraits, sources, seed=4)
+        ingest(portraits, BATCH, open_bucket(url), world.ATTRIBUTES)
+
+
+def plan(bucket: Bucket) -> int:
+    """Plan the batch; how many sets."""
+    planner = Planner(Rewriter(default_taxonomy()), ATTRIBUTES)
+    planning.write_plan(bucket, BATCH, planner, None, {})
+    return len(ATTRIBUTES) * rounds.planned_sources(bucket, BATCH)
+
+
+def draw(bucket: Bucket, models: generation.Loaded, max_draws: int, chunk_sources: int) -> int:
+    """What the step `draw_and_score` does, without Dagster; how many sets were accepted."""
+    generator = generation.Generator(bucket, BATCH, lambda: models, {}, SETTINGS, max_draws)
+    with tables.staged(*drawing.TABLES) as staged:
+        draws = drawing.Drawing(generator, staged, chunk_sources)
+        for _ in rounds.draw_batch(bucket, BATCH, draws, None):
+            pass
+        dataset.write_made_with(bucket, BATCH, {}, {})
+        for table in drawing.TABLES:
+            staged.put(bucket, BATCH, table)
+        found = replay.replay(bucket, draws.drawn.to_replay, models.editor, models.engine)
+        if not found.passed:
+            raise AssertionError(f"replay: {found}")
+        return staged.count("accepted_sets")
+
+
+def measure(engine: str, warm: str, url: str) -> Measured:
+    """From edit plan to dataset, in this process, after the same of a small batch."""
+    models = ENGINES[engine]()
+    make(open_bucket(warm), models)
+    wall, processor = time.perf_counter(), time.process_time()
+    sets, accepted = make(open_bucket(url), models)
+    return Measured(
+        time.perf_counter() - wall, time.process_time() - processor, sets, accepted, peak_memory()
+    )
+
+
+def make(bucket: Bucket, models: generation.Loaded) -> tuple[int, int]:
+    """Plan, draw and make the dataset; sets planned and accepted."""
+    limits, sets = generation.GenerationSettings(), plan(bucket)
+    accepted = draw(bucket, models, limits.max_draws, limits.chunk_sources)
+    dataset.build_dataset(bucket, [BATCH])
+    return sets, accepted
+
+
+def alone(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function gives in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        given = pool.apply(work, arguments)
+        pool.close()
+        pool.join()
+    return given
+
+
+def best(engine: str, sets: int, rounds: int) -> Measured:
+    """The fastest of some rounds."""
+    found = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            warm, url = (f"file://{folder}/{name}" for name in ("warm", "growing"))
+            alone(deliver, warm, WARM_SOURCES)
+            alone(deliver, url, -(-sets // len(ATTRIBUTES)))
+            found.append(alone(measure, engine, warm, url))
+    return min(found, key=lambda one: one.wall)
+
+
+def main() -> None:
+    """Print a row a size."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--real", type=int, nargs="*", default=[100, 1000], metavar="SETS")
+    parser.add_argument("--fake", type=int, nargs="*", default=[100, 1000, 10_000], metavar="SETS")
+    parser.add_argument("--rounds", type=int, default=2)
+    chosen = parser.parse_args()
+    table = Table("engine", title="from edit plan to dataset, one process")
+    for column in ("sets", "accepted", "seconds", "ms a set", "to the last", "ms cpu", "MiB"):
+        table.add_column(column, justify="right")
+    for engine in ENGINES:
+        rows = [best(engine, sets, chosen.rounds) for sets in getattr(chosen, engine)]
+        for one in rows:
+            each = one.wall / one.sets
+            table.add_row(
+                engine,
+                f"{one.sets:,}",
+                f"{one.accepted:,}",
+                f"{one.wall:.1f}",
+                f"{1000 * each:.2f}",
+                f"{each * rows[-1].sets / rows[-1].wall:.3f}",
+                f"{1000 * one.processor / one.sets:.2f}",
+                f"{one.peak:.0f}",
+            )
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()

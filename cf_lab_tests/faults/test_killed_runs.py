@@ -10,13 +10,14 @@ import textwrap
 import pytest
 
 from cf_lab_assets.cli import opened
+from cf_lab_assets.counterfactuals.generation import GenerationSettings
 from cf_lab_assets.starter.portraits import write_image_folder
 from cf_lab_resources import embedded
 from cf_lab_resources.credentials.home_key import home_test_key
 from cf_lab_resources.settings import Settings
 from cf_lab_tests.running import environment
 
-PORTRAITS = 9  # more than one chunk
+PORTRAITS = GenerationSettings().chunk_sources + 1  # more than one chunk
 
 # Where the process kills itself: the function that is entered, and at which of its calls.
 MOMENTS = {
@@ -97,7 +98,7 @@ def labs(memory_folder, tmp_path_factory):
     for lab in pair:
         # Packages are named by their signer too, so both labs sign with the same key.
         shutil.copytree(key, lab.home / "signing")
-        lab.ok("ingest", str(portraits), "--batch", "nine")
+        lab.ok("ingest", str(portraits), "--batch", "portraits")
     yield pair
     for lab in pair:
         embedded.stop(Settings(home=lab.home))

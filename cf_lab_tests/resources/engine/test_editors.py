@@ -329,6 +329,16 @@ def test_a_member_is_the_same_in_whatever_batch_it_is_drawn(folder, name):
     assert all((levels(a) == levels(b)).all() for a, b in zip(whole, again, strict=True))
 
 
+@pytest.mark.parametrize("change", [{"channels_last": False}, {"batch_size": 3}])
+def test_layout_and_batch_size_change_a_picture_by_one_level_at_most(folder, change):
+    place, _ = folder("instruction")
+    drawing = Drawing("s1", 0, MEMBERS, picture(1))
+    settings = EditorSettings(STEPS, 7.5, 1.5, batch_size=4)
+    (first,) = load_editor(place, settings, "cpu").draw([drawing])
+    (second,) = load_editor(place, replace(settings, **change), "cpu").draw([drawing])
+    assert np.abs(levels(first) - levels(second)).max() <= 1
+
+
 def test_guidance_in_an_interval_is_guidance_in_all_steps_where_it_covers_them(folder):
     place, _ = folder("instruction")
     drawing = Drawing("s1", 0, MEMBERS, picture(1))

@@ -12,6 +12,7 @@ from cf_lab_assets.counterfactuals.acceptance import accept_sets, by_source, of_
 from cf_lab_assets.counterfactuals.generation import Generator
 from cf_lab_assets.counterfactuals.parity import Acceptance
 from cf_lab_assets.counterfactuals.replay import MOST, Candidate, is_chosen
+from cf_lab_assets.counterfactuals.shelf import Shelf
 
 Row = dict[str, Any]
 # A source pair and edits of it, its placebo or base first.
@@ -27,6 +28,8 @@ TABLES = (
     "rejected_sets",
     "accepted_sets",
 )
+# Kind of the rows that a shelf keeps: candidates of a source's placebo or base.
+FIRSTS = "firsts"
 # Sources that a contact sheet shows.
 SHOWN = 6
 
@@ -76,51 +79,49 @@ class Drawing:
         self.drawn = Drawn()
 
     def draw(
-        self, work: Iterable[Work], firsts: dict[str, list[Row]] | None = None
+        self, work: Iterable[Work], shelf: Shelf | None = None
     ) -> Iterator[list[tuple[Row, bool]]]:
         """Draw sources, a chunk at a time.
 
         Args:
             work: sources with the edits that are to be drawn.
-            firsts: candidates of placebos and bases by source; where it is given, placebos in it
-                are not drawn again, and it takes in those that are drawn.
+            shelf: keeps the candidates of placebos and bases where sources come back for other
+                sets; placebos on it are not drawn again.
 
         Yields:
             For each chunk the first edit of each of its sets, and whether the set was accepted.
         """
-        known = {} if firsts is None else firsts
         sources = iter(work)
         while chunk := list(itertools.islice(sources, self._size)):
-            yield self._draw_chunk(chunk, known)
-            if firsts is None:
-                known.clear()
+            yield self._draw_chunk(chunk, shelf)
 
-    def _draw_chunk(
-        self, chunk: Sequence[Work], firsts: dict[str, list[Row]]
-    ) -> list[tuple[Row, bool]]:
+    def _draw_chunk(self, chunk: Sequence[Work], shelf: Shelf | None) -> list[tuple[Row, bool]]:
+        ids = [source["source_id"] for source, _ in chunk]
+        known = [one for one in ids if shelf and shelf.has(FIRSTS, one)]
+        before = {one: shelf.get(FIRSTS, one)["rows"] for one in known} if shelf else {}
         pending = [
-            edit for _, edits in chunk for edit in edits if self._is_open(edit, edits, firsts)
+            edit for _, edits in chunk for edit in edits if self._is_open(edit, edits, before)
         ]
         rows = self._generator.rows(pending, {source["source_id"]: source for source, _ in chunk})
         # A base that other sets of its source had before comes out the same again.
-        before = [row for one, _ in chunk for row in firsts.get(one["source_id"], [])]
-        known = {(row["edit_id"], row["draw"]) for row in before}
-        new = [row for row in rows if (row["edit_id"], row["draw"]) not in known]
+        old = {(row["edit_id"], row["draw"]) for made in before.values() for row in made}
+        new = [row for row in rows if (row["edit_id"], row["draw"]) not in old]
         self._count(new)
         self.drawn.sources += len(chunk)
-        made = by_source(new)
-        outcomes = []
+        made, outcomes = by_source(new), []
         for source, edits in chunk:
-            own = [*firsts.get(source["source_id"], []), *made.get(source["source_id"], [])]
-            first = [row for row in own if row["edit_id"] == edits[0]["edit_id"]]
-            firsts[source["source_id"]] = first
+            name = source["source_id"]
+            own = [*before.get(name, []), *made.get(name, [])]
+            if shelf:
+                first = [row for row in own if row["edit_id"] == edits[0]["edit_id"]]
+                shelf.replace(FIRSTS, name, {"rows": first})
             outcomes += self._take(source, edits, own)
         return outcomes
 
     @staticmethod
-    def _is_open(edit: Row, edits: Sequence[Row], firsts: Mapping[str, list[Row]]) -> bool:
+    def _is_open(edit: Row, edits: Sequence[Row], before: Mapping[str, list[Row]]) -> bool:
         """Whether an edit is to be drawn: nothing is, of a source whose placebo has failed."""
-        made = firsts.get(edit["source_id"])
+        made = before.get(edit["source_id"])
         if made is None or of_one_draw(edits):
             return True
         return edit is not edits[0] and any(row["accepted"] for row in made)

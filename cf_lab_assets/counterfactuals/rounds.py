@@ -7,12 +7,15 @@ group by row group. In rounds, a pass over the plan picks the sets of the round.
 from __future__ import annotations
 
 import itertools
+import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cf_lab_assets.counterfactuals import tables
-from cf_lab_assets.counterfactuals.drawing import Drawing, Row, Work, sets_of
+from cf_lab_assets.counterfactuals.drawing import Drawing, Work, sets_of
+from cf_lab_assets.counterfactuals.shelf import Shelf
 from cf_lab_assets.sources.batches import stored_pairs_key
 
 if TYPE_CHECKING:
@@ -82,19 +85,20 @@ def draw_in_rounds(
 
     places = {cell: index for index, cell in enumerate(sampling.cells)}
     order = _shuffled(sampling, work(), places)
-    sampler, firsts = sampling.sampler, dict[str, list[Row]]()
-    while (more := sampler.next_round()).any():
-        wanted = {
-            position
-            for cell, start, count in zip(order, sampler.drawn, more, strict=True)
-            for position in cell[int(start) : int(start + count)]
-        }
-        accepted = np.zeros_like(more)
-        for outcomes in drawing.draw(_chosen(work(), wanted), firsts):
-            for edit, was_accepted in outcomes:
-                accepted[places[edit["attribute"], edit["cell"]]] += was_accepted
-            yield
-        sampler.record(more, accepted)
+    sampler = sampling.sampler
+    with tempfile.TemporaryDirectory() as folder, Shelf(Path(folder) / "rows") as shelf:
+        while (more := sampler.next_round()).any():
+            wanted = {
+                position
+                for cell, start, count in zip(order, sampler.drawn, more, strict=True)
+                for position in cell[int(start) : int(start + count)]
+            }
+            accepted = np.zeros_like(more)
+            for outcomes in drawing.draw(_chosen(work(), wanted), shelf):
+                for edit, was_accepted in outcomes:
+                    accepted[places[edit["attribute"], edit["cell"]]] += was_accepted
+                yield
+            sampler.record(more, accepted)
 
 
 def _shuffled(

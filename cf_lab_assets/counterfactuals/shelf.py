@@ -51,6 +51,10 @@ class Shelf:
         )
         return added.rowcount == 1
 
+    def replace(self, kind: str, key: str, row: Mapping[str, Any]) -> None:
+        """Keep a row in the place of the one under the key, if there is one."""
+        self._db.execute("REPLACE INTO rows VALUES (?, ?, ?)", (kind, key, json.dumps(row)))
+
     def has(self, kind: str, key: str) -> bool:
         """Whether there is a row under a key."""
         found = self._db.execute("SELECT 1 FROM rows WHERE kind = ? AND key = ?", (kind, key))

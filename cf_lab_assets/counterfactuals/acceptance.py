@@ -102,7 +102,7 @@ def to_draw(
     one_draw = of_one_draw(edits)
     good = {row["edit_id"] for row in rows if row["accepted"]}
     wanted: set[str] = set()
-    for members in sets_of_source(edits).values() or [edits]:
+    for members in sets_of_source(edits).values():
         if chosen_draws(members, rows, one_draw):
             continue
         names = {member["edit_id"] for member in members}
@@ -150,10 +150,14 @@ def accept_sets(
 def _reasons(
     members: Sequence[Row], rows: Sequence[Mapping[str, Any]], one_draw: bool
 ) -> Iterator[str]:
-    """Why each member failed, by its last draw."""
+    """Why each member failed, by its last draw; of one draw, by the last one of all members."""
+    drawn = {(row["edit_id"], row["draw"]) for row in rows}
+    names = [member["edit_id"] for member in members]
+    if one_draw:
+        rows = [row for row in rows if all((name, row["draw"]) in drawn for name in names)]
     last = {row["edit_id"]: row for row in rows}
     good = set() if one_draw else {row["edit_id"] for row in rows if row["accepted"]}
-    for name in (member["edit_id"] for member in members):
+    for name in names:
         # Edits of a source whose placebo failed in an earlier round were not drawn at all.
         why = last[name]["reasons"] if name in last else ["not drawn"]
         if name not in good and why:

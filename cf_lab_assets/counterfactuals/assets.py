@@ -36,6 +36,7 @@ MEANING = {
     "source_id": "of the source's picture and caption",
     "edit_id": "of the source's edit, placebos and bases included",
     "batch": "source batch",
+    "strategy": "of the editor that the plan is for",
     "kind": "counterfactual, placebo, or base of sets that are drawn from captions",
     "attribute": "what the set varies, joined by +; null for placebos and bases",
     "from_value": "the source's own value of what the set varies; null where nothing is edited",
@@ -70,11 +71,11 @@ MEANING = {
     "accepted": "whether both judges and CITS agree, or how many were accepted",
     "members": "the accepted candidate of each edit",
     "stage": "where it failed: plan, draw or scores",
-    "sim_0": "cos of source picture and source caption",
+    "sim_0": "cos of source picture (or base) and base caption",
     "sim_1": "cos of candidate and its caption",
-    "sim_dir": "cos of the change in picture and the change in caption; null for placebos",
-    "sim_img": "cos of source picture and candidate",
-    "preservation": "SSIM to the source where least changed",
+    "sim_dir": "cos of the changes in picture and in caption; null for placebos and bases",
+    "sim_img": "cos of source picture (or base) and candidate",
+    "preservation": "SSIM to the source picture (or base) where least changed",
     "cits": "Counterfactual Image-Text Score, 0 to 1",
     "reasons": "why the candidate was not accepted",
 }
@@ -204,6 +205,15 @@ def draw_and_score(
     context: dg.AssetExecutionContext, config: GenerationConfig, bucket: BucketResource
 ) -> Any:
     """Candidates, scores and acceptance in one stream, so that draws stop with acceptance."""
+    try:
+        yield from _drawn_and_scored(context, config, bucket)
+    except LabError as error:
+        raise refuse(error) from error
+
+
+def _drawn_and_scored(
+    context: dg.AssetExecutionContext, config: GenerationConfig, bucket: BucketResource
+) -> Any:
     from cf_lab_assets.counterfactuals.targets import read_sampling
 
     store, batch = bucket.open(), context.partition_key

@@ -61,10 +61,16 @@ def evaluate_replay(result: replay.Replay) -> dg.AssetCheckResult:
 
 def evaluate(acceptance: parity.Acceptance) -> list[dg.AssetCheckResult]:
     """The results of the parity checks for one batch."""
-    return [
-        _result(SOURCE_GROUPS, parity.source_groups(acceptance.set_rows())),
-        _result(DIRECTIONS, parity.directions(acceptance.edit_rows())),
-    ]
+    sets, edits = acceptance.set_rows(), acceptance.edit_rows()
+    directions = _result(DIRECTIONS, parity.directions(edits))
+    if sets and not edits:
+        directions = dg.AssetCheckResult(
+            check_name=DIRECTIONS,
+            asset_key=names.ACCEPTED_SETS,
+            passed=True,
+            description="not applicable: sets were drawn from captions, and nothing was edited",
+        )
+    return [_result(SOURCE_GROUPS, parity.source_groups(sets)), directions]
 
 
 def _result(name: str, comparisons: Sequence[parity.Comparison]) -> dg.AssetCheckResult:

@@ -228,7 +228,7 @@ def build_dataset(bucket: Bucket, batches: Sequence[str]) -> Dataset:
             _sheet(bucket, staged),
         )
         listed = Path(folder) / "manifest.json"
-        with listed.open("w") as file:
+        with tables.on_disk(listed), listed.open("w") as file:
             file.writelines(_manifest_parts(manifest, shelf.in_order("images")))
         _write(bucket, made, staged, listed)
     return made
@@ -321,11 +321,17 @@ def sheet_rows(bucket: Bucket, pairs: Iterable[Mapping[str, Any]]) -> Iterator[l
     for rows in heapq.nsmallest(
         SHEET_SOURCES, by_source, key=lambda rows: (-len(rows), rows[0]["source_id"])
     ):
-        # All sets of an edited source have the same placebo.
-        shown = {rows[0]["source_image_key"]: "source"}
-        shown |= {row["image_key"]: "placebo" for row in rows if row["is_placebo"]}
-        shown |= {row["image_key"]: row["value"] for row in rows if not row["is_placebo"]}
-        yield [Cell(decode(bucket.get_bytes(key)), label) for key, label in shown.items()]
+        edited = rows[0]["instruction"] is not None
+        first = rows[0]["source_image_key"]
+        # All sets of an edited source have the same placebo; a base is in each set that has it.
+        shown = dict.fromkeys(
+            [
+                (first, "source" if edited else "base"),
+                *((row["image_key"], "placebo") for row in rows if row["is_placebo"]),
+                *((row["image_key"], row["value"]) for row in rows if not row["is_placebo"]),
+            ]
+        )
+        yield [Cell(decode(bucket.get_bytes(key)), label) for key, label in shown]
 
 
 def candidate_rows(

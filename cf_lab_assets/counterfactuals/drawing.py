@@ -115,6 +115,7 @@ class Drawing:
             if shelf:
                 first = [row for row in own if row["edit_id"] == edits[0]["edit_id"]]
                 shelf.replace(FIRSTS, name, {"rows": first})
+            self._choose(source, edits, made.get(name, []))
             outcomes += self._take(source, edits, own)
         return outcomes
 
@@ -134,7 +135,6 @@ class Drawing:
             self._staged.add("accepted_sets", row)
         for row in rejected:
             self._reject(row)
-        self._choose(source, edits, rows)
         self._count_directions(edits, rows)
         names = {row["attribute"] for row in accepted}
         outcomes = [(members[0], members[0]["attribute"] in names) for members in sets_of(edits)]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from cf_lab_assets.counterfactuals.acceptance import base_id, by_source, of_one_draw, to_draw
+from cf_lab_assets.counterfactuals.acceptance import base_id, by_source, to_draw
 from cf_lab_assets.counterfactuals.budget import Budget
 from cf_lab_assets.counterfactuals.mending import damaged, mend
 from cf_lab_assets.counterfactuals.plan import BASE
@@ -212,10 +212,10 @@ def make_chunk(
         budgets: draws allowed to each edit.
 
     Raises:
-        PlanOfAnotherEditor: the plan's sets are not of the kind that the editor draws.
+        PlanOfAnotherEditor: the plan was made for another strategy than the editor's.
     """
     editor, planned = models.editor, by_source(edits)
-    if of_one_draw(edits) != editor.draws_whole_sets:
+    if any(edit["strategy"] != editor.strategy for edit in edits):
         raise PlanOfAnotherEditor(
             "the edit plan was made for an editor of another kind; materialise "
             "counterfactuals/edit_plan again"

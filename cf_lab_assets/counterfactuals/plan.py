@@ -56,6 +56,7 @@ class Edit:
 
     edit_id: str
     source_id: str
+    strategy: Strategy
     kind: str
     attribute: str | None
     cell: str
@@ -287,6 +288,7 @@ class Planner:
                 Edit(
                     edit_id=f"{source.source_id}-{varied.name}-{value_of(member, varied.name)}",
                     source_id=source.source_id,
+                    strategy=self._strategy,
                     kind=COUNTERFACTUAL,
                     attribute=varied.name,
                     cell=source.cell or "",
@@ -306,6 +308,7 @@ class Planner:
         return Edit(
             edit_id=f"{source.source_id}-{kind}",
             source_id=source.source_id,
+            strategy=self._strategy,
             kind=kind,
             attribute=None,
             cell=source.cell or "",

@@ -24,7 +24,7 @@ class Scene(NamedTuple):
 
 
 def read_scene(bucket: Bucket, source: Mapping[str, Any], editor: Editor) -> Scene:
-    """A source's picture, and its mask where it has one.
+    """A source's picture, and its mask where the editor needs one.
 
     Raises:
         BucketKeyError: one of them is missing.
@@ -32,10 +32,10 @@ def read_scene(bucket: Bucket, source: Mapping[str, Any], editor: Editor) -> Sce
     """
     if editor.draws_whole_sets:
         return Scene(None, None)
-    picture, mask = (
-        square(decode(bucket.get_content(key)), editor.size) if key else None
-        for key in (source["image_key"], (source["extra"] or {}).get(MASK_KEY))
-    )
+    picture = square(decode(bucket.get_content(source["image_key"])), editor.size)
+    if editor.strategy != "inpainting":
+        return Scene(picture, None)
+    mask = square(decode(bucket.get_content(source["extra"][MASK_KEY])), editor.size)
     return Scene(picture, mask)
 
 

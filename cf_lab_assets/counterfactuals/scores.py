@@ -95,10 +95,10 @@ class Pair:
     """A candidate with what it came from.
 
     Attributes:
-        source: the source picture, at the editor's size.
+        source: the source picture at the editor's size, or the base of the same draw.
         candidate: the picture drawn.
         source_caption: T0.
-        caption: T1; the same as T0 for a placebo.
+        caption: T1; the same as T0 for a placebo or base.
         values: the attribute values that the candidate must show.
     """
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from cf_lab_assets.counterfactuals.tables import ScratchError
 
 _SCHEMA = """
 PRAGMA journal_mode = OFF;
@@ -21,7 +24,10 @@ CREATE TABLE rows (kind TEXT, key TEXT, row TEXT, PRIMARY KEY (kind, key)) WITHO
 
 
 class Shelf:
-    """JSON-compatible rows of several kinds, each under a key; used in a ``with`` block."""
+    """JSON-compatible rows of several kinds, each under a key; used in a ``with`` block.
+
+    Writing raises ScratchError where the disk has no room.
+    """
 
     def __init__(self, path: Path) -> None:
         """Begin with no rows.
@@ -29,9 +35,11 @@ class Shelf:
         Args:
             path: a file that is not there yet.
         """
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.executescript(_SCHEMA)
-        self._db.execute("BEGIN")
+        self._path = path
+        with self._on_disk():
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.executescript(_SCHEMA)
+            self._db.execute("BEGIN")
 
     def __enter__(self) -> Shelf:
         return self
@@ -46,14 +54,24 @@ class Shelf:
 
     def put(self, kind: str, key: str, row: Mapping[str, Any]) -> bool:
         """Keep a row; False, and the first one stays, where there is one under the key."""
-        added = self._db.execute(
-            "INSERT OR IGNORE INTO rows VALUES (?, ?, ?)", (kind, key, json.dumps(row))
-        )
-        return added.rowcount == 1
+        return self._write("INSERT OR IGNORE INTO rows VALUES (?, ?, ?)", kind, key, row) == 1
 
     def replace(self, kind: str, key: str, row: Mapping[str, Any]) -> None:
         """Keep a row in the place of the one under the key, if there is one."""
-        self._db.execute("REPLACE INTO rows VALUES (?, ?, ?)", (kind, key, json.dumps(row)))
+        self._write("REPLACE INTO rows VALUES (?, ?, ?)", kind, key, row)
+
+    def _write(self, statement: str, kind: str, key: str, row: Mapping[str, Any]) -> int:
+        with self._on_disk():
+            return self._db.execute(statement, (kind, key, json.dumps(row))).rowcount
+
+    @contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise ScratchError(
+                f"{self._path} can't be written: {error}; make room there and run again"
+            ) from error
 
     def has(self, kind: str, key: str) -> bool:
         """Whether there is a row under a key."""

@@ -41,7 +41,12 @@ class ScratchError(LabError):
 
 
 @contextmanager
-def _on_disk(path: Path) -> Iterator[None]:
+def on_disk(path: Path) -> Iterator[None]:
+    """Say of an error of this machine's disk which file it is of, and what to do.
+
+    Raises:
+        ScratchError: what the block writes there can't be written.
+    """
     try:
         yield
     except OSError as error:
@@ -72,6 +77,7 @@ def schema(table: str) -> pa.Schema:
         "edit_plan": {
             "edit_id": text,
             "source_id": text,
+            "strategy": text,
             "kind": text,
             "attribute": text,
             "cell": text,
@@ -223,7 +229,7 @@ def stream_rows(
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.parquet"
-        with _on_disk(path):
+        with on_disk(path):
             bucket.get_file(key, path)
         # An open file outlives its name, so that who stops reading midway leaves nothing behind.
         table = pq.ParquetFile(path)
@@ -244,7 +250,7 @@ class _Writer:
 
         self.table, self.path, self.rows = table, path, 0
         self._waiting: list[Mapping[str, Any]] = []
-        with _on_disk(path):
+        with on_disk(path):
             self._file = pq.ParquetWriter(path, schema(table), compression="zstd")
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -256,13 +262,13 @@ class _Writer:
     def _flush(self) -> None:
         rows, self._waiting = self._waiting, []
         if rows:
-            with _on_disk(self.path):
+            with on_disk(self.path):
                 self._file.write_table(from_rows(self.table, rows))
 
     def close(self) -> None:
         """Write what is left; a second time does nothing."""
         self._flush()
-        with _on_disk(self.path):
+        with on_disk(self.path):
             self._file.close()
 
     def leave(self) -> None:

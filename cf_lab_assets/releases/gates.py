@@ -337,16 +337,18 @@ def hash_faults(pictures: Iterable[tuple[str, str]], read: Callable[[str], bytes
             yield from (found for found in threads.map(fault, chunk) if found)
 
 
+SCORED = ("cits", "is_placebo", "image_sha256", "source_image_sha256")
+
+
 def quality_is_above_floor(staged: Staged) -> GateResult:
     """The median CITS of counterfactuals, and the number of sets."""
     scores = [
         float("nan") if cits is None else float(cits)
-        for cits, is_placebo in zip(
-            staged.pairs.column("cits").to_pylist(),
-            staged.pairs.column("is_placebo").to_pylist(),
-            strict=True,
+        for cits, is_placebo, picture, source in zip(
+            *(staged.pairs.column(name).to_pylist() for name in SCORED), strict=True
         )
-        if not is_placebo
+        # The base of a set that was drawn from captions is compared with itself.
+        if not is_placebo and picture != source
     ]
     sets = staged.sets.num_rows
     unknown = sum(score != score for score in scores)

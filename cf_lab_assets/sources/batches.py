@@ -109,9 +109,9 @@ class SourcePair:
     near_duplicate_of: str | None = None
 
 
-def source_id(image_sha256: str | None, caption: str) -> str:
-    """The name of a pair, the same in whatever batch it comes."""
-    text = f"{image_sha256 or ''}\n{caption}"
+def source_id(image_sha256: str | None, caption: str, mask: str | None = None) -> str:
+    """The name of a pair, the same in whatever batch it comes; with another mask it is another."""
+    text = f"{image_sha256 or ''}\n{caption}" + (f"\n{mask}" if mask else "")
     return "s" + hashlib.sha256(text.encode()).hexdigest()[:15]
 
 

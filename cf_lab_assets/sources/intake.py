@@ -215,7 +215,7 @@ class Intake:
             attributes, extra = captions.split_columns(row.columns, self._rules)
             extra.pop(MASK_KEY, None)  # nothing from outside says where something is in the bucket
             pictures = [self._named(name, row.picture)]
-            if self.found.kind.pictures == "files" and MASK in extra:
+            if self.found.kind.pictures == "files" and extra.get(MASK, "").strip():
                 pictures.append(self._named(deliveries.safe_name(extra[MASK]), None))
         except (ImageRefused, RowRefused) as refused:
             return _rejected(row, refused.reason, str(refused))
@@ -236,7 +236,9 @@ class Intake:
         earlier = ledger.file_of(pixels, taken.caption)
         if earlier is not None:
             raise _duplicate(taken, earlier)
-        source_id = batches.source_id(picture.sha256 if picture else None, taken.caption)
+        source_id = batches.source_id(
+            picture.sha256 if picture else None, taken.caption, taken.extra.get(MASK_KEY)
+        )
         near = self._remember(picture, taken.attributes, source_id) if picture else None
         pair = SourcePair(
             source_id=source_id,

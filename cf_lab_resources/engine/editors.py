@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cf_lab_resources.engine.folders import ModelRefused, check_folder
 from cf_lab_resources.engine.licences import check_licence
+from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -91,10 +92,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Drawing:
-    """One draw of a counterfactual set.
+    """One draw of a counterfactual set, or of several that share one scene.
 
     Attributes:
-        set_id: with ``draw``, what the noise is made from, which all members share.
+        set_id: of the scene, such as the source's; with ``draw``, what the noise is made from,
+            which all members share.
         draw: counts the attempts at the set, from 0.
         members: those to draw. An editor that draws from captions takes the first for the one
             whose scene the others share.
@@ -114,7 +116,7 @@ class Drawing:
         return noise_seed(self.set_id, self.draw)
 
 
-class DrawingRefused(ValueError):
+class DrawingRefused(LabError):
     """A drawing lacks what its editor needs; the message says what."""
 
 

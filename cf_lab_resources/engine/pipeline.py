@@ -8,6 +8,7 @@ import shutil
 import sys
 from abc import abstractmethod
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,6 +92,7 @@ class PipelineEditor(Editor):
                 "diffusers": diffusers.__version__,
                 "transformers": transformers.__version__,
                 "python": platform.python_version(),
+                **({"torchao": version("torchao")} if self.settings.int8 else {}),
             },
         }
 

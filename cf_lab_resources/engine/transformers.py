@@ -1,4 +1,4 @@
-"""Instruction editing by diffusion transformers: Qwen-Image-Edit and FLUX.1 Kontext.
+"""Instruction editing by diffusion transformers: Qwen-Image-Edit-Plus and FLUX.1 Kontext.
 
 Their pipelines do the work; what is the lab's own is the contract: noise by set and draw, one
 size, one member at a time where a pipeline takes no batch. Texts and sources are encoded anew for

@@ -292,6 +292,7 @@ def _drawn_until_accepted(bucket: Any, models: generation.Loaded, asked: Sequenc
             {
                 "edit_id": f"e{number}",
                 "source_id": one.source_id,
+                "strategy": "instruction",
                 "kind": PLACEBO if one.task.kind == PLACEBO else "counterfactual",
                 "attribute": None if one.task.kind == PLACEBO else one.task.kind,
                 "from_values": one.task.source.attributes,

@@ -75,7 +75,7 @@ class FakeEditor:
     """Paints each member in one colour, by the hash of what is asked."""
 
     size = 64
-    draws_whole_sets = False
+    strategy, draws_whole_sets = "instruction", False
 
     def draw(self, drawings: Sequence[Drawing]) -> list[list[Image.Image]]:
         """See `Editor`."""

@@ -118,6 +118,7 @@ def edit(edit_id, attribute):
     return {
         "edit_id": edit_id,
         "source_id": "s1",
+        "strategy": "instruction",
         "kind": "counterfactual" if attribute else "placebo",
         "attribute": attribute,
         "from_values": values,
@@ -186,7 +187,7 @@ class Scripted:
     """Draws and judges by a script: which draw of which caption is the first to be accepted."""
 
     size = 8
-    draws_whole_sets = False
+    strategy, draws_whole_sets = "instruction", False
     accepted_from: dict[str, int]
 
     def __init__(self, **accepted_from):

@@ -227,10 +227,11 @@ def test_a_candidate_is_drawn_again_to_the_last_bit(bucket, batch, editor):
 
 def test_a_plan_for_another_kind_of_editor_is_refused(bucket, batch, editor):
     edits = plan(bucket, batch)
-    turned = [{**edit, "kind": "placebo"} if edit["kind"] == BASE else edit for edit in edits]
     models = generation.Loaded(editor, Judge(), "e1")
-    with pytest.raises(generation.PlanOfAnotherEditor, match="materialise counterfactuals/edit_p"):
-        generation.make_chunk(turned, {}, bucket, models, [1] * len(turned))
+    for other in ("instruction", "inpainting"):
+        turned = [{**edit, "strategy": other} for edit in edits]
+        with pytest.raises(generation.PlanOfAnotherEditor, match="materialise counterfactuals/ed"):
+            generation.make_chunk(turned, {}, bucket, models, [1] * len(turned))
 
 
 def edit(name, attribute, gender="man"):
@@ -267,6 +268,10 @@ def test_a_set_waits_for_a_draw_in_which_all_its_members_are_good():
     ]
     accepted, rejected = accept_sets(EDITS, rows)
     assert accepted == []
+    assert [one["reasons"] for one in rejected] == [["s-base: draw 1"], ["young: draw 1"]]
+    # Of a base that other sets had drawn further, only draws that this set had too tell why.
+    further = [*rows, row("s-base", 2, False), row("s-base", 3, True)]
+    _, rejected = accept_sets(EDITS, further)
     assert [one["reasons"] for one in rejected] == [["s-base: draw 1"], ["young: draw 1"]]
     rows += [row("young", 2, True), row("old", 2, True), row("s-base", 2, False)]
     accepted, _ = accept_sets(EDITS, rows)

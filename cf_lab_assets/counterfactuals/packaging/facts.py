@@ -9,12 +9,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.counterfactuals import tables
+from cf_lab_assets.counterfactuals.packaging.provenance import CREATED, action_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from cf_lab_resources.bucket import Bucket
 
+COLUMNS = (
+    "attribute",
+    "value",
+    "is_placebo",
+    "cits",
+    "source_id",
+    "instruction",
+    "image_sha256",
+    "source_image_sha256",
+)
 SIZE_CATEGORIES = (
     (10**3, "n<1K"),
     (10**4, "1K<n<10K"),
@@ -57,6 +68,7 @@ class Facts:
         pairs: members of all sets.
         sets: counterfactual sets.
         sources: source pairs that have a set.
+        from_captions: pairs whose picture was drawn from its caption alone.
         batches: content hash of each source batch.
         cells: in the order of attribute and value.
         acceptance: by attribute; empty where the batches' tables are gone.
@@ -70,6 +82,7 @@ class Facts:
     pairs: int
     sets: int
     sources: int
+    from_captions: int
     batches: Mapping[str, str]
     cells: Sequence[Cell]
     acceptance: Sequence[Acceptance]
@@ -99,19 +112,26 @@ def read_facts(bucket: Bucket, manifest: Mapping[str, Any], pairs: pa.Table) -> 
         manifest: the dataset's.
         pairs: the dataset's.
     """
-    columns = ("attribute", "value", "is_placebo", "cits", "source_id")
-    rows = pairs.select(columns).to_pylist()
+    rows = pairs.select(COLUMNS).to_pylist()
     counts: Counter[tuple[str, str]] = Counter()
     placebos: Counter[tuple[str, str]] = Counter()
     for row in rows:
         counts[row["attribute"], row["value"]] += 1
         placebos[row["attribute"], row["value"]] += bool(row["is_placebo"])
-    cits = [row["cits"] for row in rows if not row["is_placebo"] and row["cits"] is not None]
+    cits = [
+        row["cits"]
+        for row in rows
+        # The base of a set that was drawn from captions is compared with itself.
+        if not row["is_placebo"]
+        and row["image_sha256"] != row["source_image_sha256"]
+        and row["cits"] is not None
+    ]
     return Facts(
         content_hash=manifest["content_hash"],
         pairs=manifest["pairs"],
         sets=manifest["sets"],
         sources=len({row["source_id"] for row in rows}),
+        from_captions=sum(action_of(row) == CREATED for row in rows),
         batches=manifest["batches"],
         cells=[Cell(*cell, count, placebos[cell]) for cell, count in sorted(counts.items())],
         acceptance=_acceptance(bucket, list(manifest["batches"])),

@@ -6,7 +6,8 @@ open the source and edit it. By IPTC's vocabulary of digital source types that i
 itself a drawing by an algorithm: the lab knows how it edited, not how a source came to be.
 Source pictures are passed on as they came, unsigned: the lab did not make them. A picture that
 was drawn from its caption alone was told no instruction and has no source: it is created, and
-`trainedAlgorithmicMedia`.
+`trainedAlgorithmicMedia`. What it is scored beside is the base of its set, a picture of the lab's
+own, which is named by its hash and is no source.
 
 Attribute values are what the editor was asked for, so they stand in the sidecar and the rows as
 prompted values. The credentials carry hashes, seeds and the instruction.
@@ -36,8 +37,9 @@ TRAINING_MINING = {
     "cawg.data_mining": {"use": "allowed"},
 }
 # Entity-specific names of parameters; C2PA leaves the map open.
-PAIR_ID, PICTURE_SHA256, SOURCE_SHA256 = (
-    f"cf_lab.{name}" for name in ("pair_id", "image_sha256", "source_image_sha256")
+PAIR_ID, PICTURE_SHA256, SOURCE_SHA256, BASE_SHA256 = (
+    f"cf_lab.{name}"
+    for name in ("pair_id", "image_sha256", "source_image_sha256", "base_image_sha256")
 )
 
 
@@ -85,7 +87,7 @@ def _parameters(row: Mapping[str, Any]) -> dict[str, Any]:
     found = {
         PAIR_ID: row["pair_id"],
         PICTURE_SHA256: row["image_sha256"],
-        SOURCE_SHA256: row["source_image_sha256"],
+        (SOURCE_SHA256 if action_of(row) == EDITED else BASE_SHA256): row["source_image_sha256"],
         "cf_lab.edit_id": row["edit_id"],
         "cf_lab.draw": row["draw"],
         "cf_lab.noise_seed": row["noise_seed"],
@@ -103,12 +105,15 @@ def contradictions(verdict: Verdict, row: Mapping[str, Any]) -> list[str]:
     action = action_of(row)
     done = verdict.action(action)
     said = done.get("parameters", {})
+    before = row["source_image_sha256"]
+    source, base = (before, None) if action == EDITED else (None, before)
     faults = [
         f"the credentials are of {name} {said.get(key)!r}"
         for name, key, value in (
             ("pair", PAIR_ID, row["pair_id"]),
             ("picture", PICTURE_SHA256, row["image_sha256"]),
-            ("source", SOURCE_SHA256, row["source_image_sha256"]),
+            ("source", SOURCE_SHA256, source),
+            ("base", BASE_SHA256, base),
         )
         if said.get(key) != value
     ]
@@ -132,6 +137,7 @@ def sidecar(
         signed_sha256: of the picture with its credentials.
     """
     scores = ("sim_0", "sim_1", "sim_dir", "sim_img", "preservation", "cits")
+    edited = action_of(row) == EDITED
     return {
         "pair_id": row["pair_id"],
         "set_id": row["set_id"],
@@ -140,11 +146,12 @@ def sidecar(
         "image_sha256": row["image_sha256"],
         "source": {
             "source_id": row["source_id"],
-            "image_sha256": row["source_image_sha256"],
+            "image_sha256": row["source_image_sha256"] if edited else None,
             "caption": row["source_caption"],
             "batch": row["batch"],
             "batch_sha256": manifest["batches"].get(row["batch"]),
         },
+        "base_image_sha256": None if edited else row["source_image_sha256"],
         "edit": {
             name: row[name]
             for name in (

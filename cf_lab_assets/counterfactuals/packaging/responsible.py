@@ -73,7 +73,9 @@ def origin(facts: Facts) -> dict[str, Any]:
         # mlcroissant 1.1 writes this one under a name that the vocabulary does not have.
         "rai:dataManipulationProtocol": (
             "Each member of a set is the source picture edited by a diffusion model towards one "
-            "prompted value; the placebo is edited towards the values that are there already."
+            "prompted value; the placebo is edited towards the values that are there already. "
+            f"{facts.from_captions} of {facts.pairs} pictures are no edits but were drawn from "
+            "their captions alone, all members of a set from the same noise."
         ),
         "prov:wasDerivedFrom": [
             {

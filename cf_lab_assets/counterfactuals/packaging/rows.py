@@ -74,16 +74,16 @@ def _plain_type(kind: pa.DataType, keys: list[str]) -> pa.DataType:
     return pa.struct([(key, kind.item_type) for key in keys]) if pa.types.is_map(kind) else kind
 
 
-def packaged(row: Mapping[str, Any], pictures: Mapping[str, bytes]) -> dict[str, Any]:
+def packaged(row: Mapping[str, Any], pictures: Mapping[str, bytes | None]) -> dict[str, Any]:
     """A dataset's row as the package has it.
 
     Args:
         row: of pairs or sets, maps as dictionaries.
-        pictures: PNG bytes by column; none for sets.
+        pictures: PNG bytes by column, None where a row has none; no columns for sets.
     """
     kept = {name: value for name, value in row.items() if not name.endswith("_key")}
     images = {
-        name: {"bytes": png, "path": f"{row['pair_id']}.{name}.png"}
+        name: png and {"bytes": png, "path": f"{row['pair_id']}.{name}.png"}
         for name, png in pictures.items()
     }
     return {**kept, **images}

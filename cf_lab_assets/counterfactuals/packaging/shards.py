@@ -162,11 +162,11 @@ class ShardWriter:
 
     def _signed(self, row: Mapping[str, Any]) -> dict[str, Any]:
         picture = self._picture(row, "image")
-        source = self._picture(row, "source_image")
         edited = provenance.action_of(row) == provenance.EDITED
+        source = self._picture(row, "source_image") if edited else None
         signed = self._signer.sign(
             picture,
-            source if edited else None,
+            source,
             provenance.source_title(row),
             provenance.credentials(row, self._editor),
         )

@@ -215,8 +215,11 @@ class _Judge:
             yield f"{SIGNED_SHA256} is of another picture"
         if _unsigned_sha256(png) != row["image_sha256"]:
             yield "without its credentials it is not the picture of image_sha256"
-        if _sha256(_picture(row[SOURCE_IMAGE])) != row["source_image_sha256"]:
+        edited = provenance.action_of(row) == provenance.EDITED
+        if edited and _sha256(_picture(row[SOURCE_IMAGE])) != row["source_image_sha256"]:
             yield "the source picture is not the one of source_image_sha256"
+        if not edited and row[SOURCE_IMAGE] is not None:
+            yield "a picture drawn from its caption has no source picture"
         if self.in_tar.get(sample_key(row["pair_id"])) != signed:
             yield "the WebDataset shard has another picture, or none"
         if self.in_sidecar.get(row["pair_id"]) != signed:

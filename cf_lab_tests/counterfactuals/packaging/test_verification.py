@@ -150,6 +150,10 @@ def test_a_picture_drawn_from_its_caption_alone_was_created_and_has_no_source(tm
     created = verdict.action("c2pa.created")
     assert created["digitalSourceType"].endswith("/trainedAlgorithmicMedia")
     assert row["instruction"] is None
+    assert row["source_image"] is None
+    assert created["parameters"]["cf_lab.base_image_sha256"] == row["source_image_sha256"]
+    papers = [(tmp_path / "exported" / name).read_text() for name in ("README.md", "datasheet.md")]
+    assert all("drawn from" in paper and "captions alone" in paper for paper in papers)
     # The same credentials on a row that claims to be an edit are a lie.
     name = str(path.relative_to(tmp_path / "exported"))
     change(tmp_path / "exported", lambda rows: rows[0].update(instruction="turn"), name)

@@ -17,18 +17,33 @@ from cf_lab_assets.counterfactuals import tables
 from cf_lab_assets.counterfactuals.drawing import Drawing, Work, sets_of
 from cf_lab_assets.counterfactuals.shelf import Shelf
 from cf_lab_assets.sources.batches import stored_pairs_key
+from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
     from cf_lab_assets.counterfactuals.targets import SamplingPlan
     from cf_lab_resources.bucket import Bucket
 
 
+class StalePlan(LabError):
+    """An edit plan of other sources than the batch has now."""
+
+
 def planned_work(bucket: Bucket, batch: str) -> Iterator[Work]:
-    """Each planned source with its edits, in the order of the pairs, in flat memory."""
+    """Each planned source with its edits, in the order of the pairs, in flat memory.
+
+    Raises:
+        StalePlan: the plan names a source that the batch has not.
+    """
     pairs = tables.stream_rows(bucket, stored_pairs_key(bucket, batch))
     edits = tables.stream_rows(bucket, tables.batch_key(batch, "edit_plan"))
     for source_id, planned in itertools.groupby(edits, key=lambda edit: edit["source_id"]):
-        yield next(pair for pair in pairs if pair["source_id"] == source_id), list(planned)
+        pair = next((pair for pair in pairs if pair["source_id"] == source_id), None)
+        if pair is None:
+            raise StalePlan(
+                f"the edit plan of batch {batch!r} names source {source_id}, which the batch has "
+                "not; materialise counterfactuals/edit_plan again"
+            )
+        yield pair, list(planned)
 
 
 def planned_sources(bucket: Bucket, batch: str) -> int:

@@ -287,3 +287,11 @@ def test_what_cannot_be_met_is_reported_cell_by_cell(bucket, batch, rewriter, fa
     written = draw(bucket, batch)
     assert sum(row["drawn"] for row in written["quotas"]) == 60
     assert {row["outcome"] for row in written["quotas"]} == {"budget_spent"}
+
+
+def test_a_plan_of_other_sources_says_so(bucket, batch, rewriter, fake):
+    plan(bucket, batch, rewriter, target=None)
+    rows = [source(n, p, "small") for n, p in enumerate(world.sample(3, seed=5), start=900)]
+    store_batch(bucket, "small", rows)
+    with pytest.raises(rounds.StalePlan, match="materialise counterfactuals/edit_plan again"):
+        draw(bucket, batch)

@@ -112,7 +112,7 @@ def refuse(error: Exception) -> dg.Failure:
     group_name=names.COUNTERFACTUALS,
     owners=names.OWNERS,
     kinds={"python", "parquet"},
-    code_version="2",
+    code_version="3",
 )
 def edit_plan(
     context: dg.AssetExecutionContext, config: EditPlanConfig, bucket: BucketResource
@@ -319,7 +319,7 @@ def _sheet(store: Any, drawn: drawing.Drawn) -> str:
     group_name=names.COUNTERFACTUALS,
     owners=names.OWNERS,
     kinds={"python", "parquet"},
-    code_version="2",
+    code_version="3",
 )
 def counterfactual_dataset(
     bucket: BucketResource,

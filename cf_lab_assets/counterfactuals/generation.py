@@ -215,7 +215,7 @@ def make_chunk(
         PlanOfAnotherEditor: the plan was made for another strategy than the editor's.
     """
     editor, planned = models.editor, by_source(edits)
-    if any(edit["strategy"] != editor.strategy for edit in edits):
+    if any(edit.get("strategy") != editor.strategy for edit in edits):  # none: an older plan
         raise PlanOfAnotherEditor(
             "the edit plan was made for an editor of another kind; materialise "
             "counterfactuals/edit_plan again"

@@ -65,6 +65,15 @@ def own_value(edit: Mapping[str, Any], attribute: str) -> str | None:
     return joined(edit["from_values"], attribute.split(JOIN))
 
 
+def is_change(pair: Mapping[str, Any]) -> bool:
+    """Whether a row of pairs shows a change, so that its CITS tells of quality.
+
+    A placebo changes nothing, and the base of a set from captions is scored beside itself.
+    """
+    is_base = pair["instruction"] is None and pair["image_sha256"] == pair["source_image_sha256"]
+    return not (pair["is_placebo"] or is_base)
+
+
 def chosen_draws(
     members: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], one_draw: bool
 ) -> dict[str, int] | None:

@@ -14,12 +14,13 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.counterfactuals import tables
-from cf_lab_assets.counterfactuals.acceptance import base_id
+from cf_lab_assets.counterfactuals.acceptance import base_id, by_source
 from cf_lab_assets.counterfactuals.attribute_sets import value_of
 from cf_lab_assets.counterfactuals.contact_sheet import Cell, contact_sheet, png_bytes
 from cf_lab_assets.counterfactuals.plan import PLACEBO
@@ -192,7 +193,7 @@ def build_dataset(bucket: Bucket, batches: Sequence[str]) -> Dataset:
     manifests, made_with = {}, {}
     with (
         tempfile.TemporaryDirectory() as folder,
-        Shelf(Path(folder) / "rows") as shelf,
+        closing(Shelf(Path(folder) / "rows")) as shelf,
         tables.staged("pairs", "sets") as staged,
     ):
         for batch in batches:
@@ -317,9 +318,9 @@ def sheet_rows(bucket: Bucket, pairs: Iterable[Mapping[str, Any]]) -> Iterator[l
         bucket: holds the pictures.
         pairs: those of a source side by side.
     """
-    by_source = (list(rows) for _, rows in itertools.groupby(pairs, key=lambda p: p["source_id"]))
+    sources = (list(rows) for _, rows in itertools.groupby(pairs, key=lambda p: p["source_id"]))
     for rows in heapq.nsmallest(
-        SHEET_SOURCES, by_source, key=lambda rows: (-len(rows), rows[0]["source_id"])
+        SHEET_SOURCES, sources, key=lambda rows: (-len(rows), rows[0]["source_id"])
     ):
         edited = rows[0]["instruction"] is not None
         first = rows[0]["source_image_key"]
@@ -348,10 +349,7 @@ def candidate_rows(
         edits: rows of the edit plan.
         limit: how many sources.
     """
-    by_source: dict[str, list[Mapping[str, Any]]] = {}
-    for edit in edits:
-        by_source.setdefault(edit["source_id"], []).append(edit)
-    for source_id, planned in list(by_source.items())[:limit]:
+    for source_id, planned in itertools.islice(by_source(edits).items(), limit):
         source = pictures.get((source_id, "source"))
         cells = [Cell(decode(bucket.get_bytes(source)), "source")] if source else []
         for edit in planned:

@@ -10,6 +10,7 @@ import itertools
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,7 @@ def draw_in_rounds(
     places = {cell: index for index, cell in enumerate(sampling.cells)}
     order = _shuffled(sampling, work(), places)
     sampler = sampling.sampler
-    with tempfile.TemporaryDirectory() as folder, Shelf(Path(folder) / "rows") as shelf:
+    with tempfile.TemporaryDirectory() as folder, closing(Shelf(Path(folder) / "rows")) as shelf:
         while (more := sampler.next_round()).any():
             wanted = {
                 position

@@ -10,7 +10,6 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from cf_lab_assets.counterfactuals.tables import ScratchError
@@ -24,7 +23,7 @@ CREATE TABLE rows (kind TEXT, key TEXT, row TEXT, PRIMARY KEY (kind, key)) WITHO
 
 
 class Shelf:
-    """JSON-compatible rows of several kinds, each under a key; used in a ``with`` block.
+    """JSON-compatible rows of several kinds, each under a key.
 
     Writing raises ScratchError where the disk has no room.
     """
@@ -41,15 +40,8 @@ class Shelf:
             self._db.executescript(_SCHEMA)
             self._db.execute("BEGIN")
 
-    def __enter__(self) -> Shelf:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let go of the file."""
         self._db.close()
 
     def put(self, kind: str, key: str, row: Mapping[str, Any]) -> bool:

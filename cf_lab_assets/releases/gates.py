@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from cf_lab_assets.counterfactuals.acceptance import is_change
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -337,18 +339,15 @@ def hash_faults(pictures: Iterable[tuple[str, str]], read: Callable[[str], bytes
             yield from (found for found in threads.map(fault, chunk) if found)
 
 
-SCORED = ("cits", "is_placebo", "image_sha256", "source_image_sha256")
+SCORED = ("cits", "is_placebo", "instruction", "image_sha256", "source_image_sha256")
 
 
 def quality_is_above_floor(staged: Staged) -> GateResult:
     """The median CITS of counterfactuals, and the number of sets."""
     scores = [
-        float("nan") if cits is None else float(cits)
-        for cits, is_placebo, picture, source in zip(
-            *(staged.pairs.column(name).to_pylist() for name in SCORED), strict=True
-        )
-        # The base of a set that was drawn from captions is compared with itself.
-        if not is_placebo and picture != source
+        float("nan") if pair["cits"] is None else float(pair["cits"])
+        for pair in staged.pairs.select(SCORED).to_pylist()
+        if is_change(pair)
     ]
     sets = staged.sets.num_rows
     unknown = sum(score != score for score in scores)

@@ -1,3 +1,5 @@
+from contextlib import closing
+
 import pytest
 
 from cf_lab_assets.counterfactuals import scores, tables
@@ -6,7 +8,7 @@ from cf_lab_assets.counterfactuals.shelf import Shelf
 
 @pytest.fixture
 def shelf(tmp_path):
-    with Shelf(tmp_path / "rows") as opened:
+    with closing(Shelf(tmp_path / "rows")) as opened:
         yield opened
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.counterfactuals import tables
+from cf_lab_assets.counterfactuals.acceptance import is_change
 from cf_lab_assets.counterfactuals.packaging.provenance import CREATED, action_of
 
 if TYPE_CHECKING:
@@ -118,14 +119,7 @@ def read_facts(bucket: Bucket, manifest: Mapping[str, Any], pairs: pa.Table) -> 
     for row in rows:
         counts[row["attribute"], row["value"]] += 1
         placebos[row["attribute"], row["value"]] += bool(row["is_placebo"])
-    cits = [
-        row["cits"]
-        for row in rows
-        # The base of a set that was drawn from captions is compared with itself.
-        if not row["is_placebo"]
-        and row["image_sha256"] != row["source_image_sha256"]
-        and row["cits"] is not None
-    ]
+    cits = [row["cits"] for row in rows if is_change(row) and row["cits"] is not None]
     return Facts(
         content_hash=manifest["content_hash"],
         pairs=manifest["pairs"],

@@ -58,6 +58,12 @@ def properties(facts: Facts) -> dict[str, Any]:
     }
 
 
+_FROM_CAPTIONS = (
+    " {facts.from_captions} of {facts.pairs} pictures are no edits but were drawn from their "
+    "captions alone, all members of a set from the same noise."
+)
+
+
 def origin(facts: Facts) -> dict[str, Any]:
     """Synthetic data and PROV: from which batches, by which activities and models."""
     agents = [
@@ -73,9 +79,9 @@ def origin(facts: Facts) -> dict[str, Any]:
         # mlcroissant 1.1 writes this one under a name that the vocabulary does not have.
         "rai:dataManipulationProtocol": (
             "Each member of a set is the source picture edited by a diffusion model towards one "
-            "prompted value; the placebo is edited towards the values that are there already. "
-            f"{facts.from_captions} of {facts.pairs} pictures are no edits but were drawn from "
-            "their captions alone, all members of a set from the same noise."
+            "prompted value; the placebo is edited towards the values that are there already."
+            + _FROM_CAPTIONS.format(facts=facts)
+            * bool(facts.from_captions)
         ),
         "prov:wasDerivedFrom": [
             {

@@ -1,6 +1,7 @@
 """Assets from edit plan to dataset; each reads tables, calls a pure function, writes tables."""
 
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -26,6 +27,7 @@ from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
     from cf_lab_assets.counterfactuals.targets import SamplingPlan
+    from cf_lab_resources.bucket import Bucket
 
 # Cells that metadata show; the table in the bucket has all.
 MAX_CELLS = 100
@@ -205,19 +207,34 @@ def draw_and_score(
     context: dg.AssetExecutionContext, config: GenerationConfig, bucket: BucketResource
 ) -> Any:
     """Candidates, scores and acceptance in one stream, so that draws stop with acceptance."""
-    try:
-        yield from _drawn_and_scored(context, config, bucket)
-    except LabError as error:
-        raise refuse(error) from error
-
-
-def _drawn_and_scored(
-    context: dg.AssetExecutionContext, config: GenerationConfig, bucket: BucketResource
-) -> Any:
     from cf_lab_assets.counterfactuals.targets import read_sampling
 
     store, batch = bucket.open(), context.partition_key
-    sampling = read_sampling(store, batch)
+    try:
+        sampling = read_sampling(store, batch)
+        finished = _draw_batch(context, config, store, sampling)
+    except LabError as error:
+        raise refuse(error) from error
+    yield from _results(store, batch, finished, sampling)
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """What came of a batch: its totals, rows of each table, and the pictures drawn again."""
+
+    drawn: drawing.Drawn
+    counts: dict[str, int]
+    replayed: replay.Replay
+
+
+def _draw_batch(
+    context: dg.AssetExecutionContext,
+    config: GenerationConfig,
+    store: "Bucket",
+    sampling: "SamplingPlan | None",
+) -> _Finished:
+    """Draw, score and accept, put the batch's tables in place, and replay a sample."""
+    batch = context.partition_key
     goal = int(sampling.sampler.quota.sum()) if sampling else rounds.planned_sources(store, batch)
     going = pace.Pace(goal, of_sets=sampling is not None)
 
@@ -250,13 +267,20 @@ def _drawn_and_scored(
         for table in drawing.TABLES:
             staged.put(store, batch, table)
         counts = {table: staged.count(table) for table in drawing.TABLES}
-    drawn = draws.drawn
-    found = replay.Replay()
-    if drawn.to_replay:
-        models_now = generator.models()
-        found = replay.replay(store, drawn.to_replay, models_now.editor, models_now.engine)
+    replayed = replay.Replay()
+    if draws.drawn.to_replay:
+        now = generator.models()
+        replayed = replay.replay(store, draws.drawn.to_replay, now.editor, now.engine)
+    return _Finished(draws.drawn, counts, replayed)
+
+
+def _results(
+    store: "Bucket", batch: str, finished: _Finished, sampling: "SamplingPlan | None"
+) -> Iterator[dg.MaterializeResult]:
+    """What the UI shows of the three tables, with their checks."""
+    drawn, counts = finished.drawn, finished.counts
     results = {
-        names.CANDIDATES: [checks.evaluate_replay(found)],
+        names.CANDIDATES: [checks.evaluate_replay(finished.replayed)],
         names.ACCEPTED_SETS: checks.evaluate(drawn.acceptance),
     }
     total = counts["accepted_sets"] + counts["rejected_sets"]

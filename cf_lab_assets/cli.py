@@ -253,6 +253,46 @@ def _by_comma(texts: list[str]) -> list[str]:
 
 
 @app.command()
+def audit(
+    table: Annotated[
+        Path, typer.Argument(help="CSV or Parquet: set_id, attributes, score and/or prediction.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the metrics and the report.")],
+    model: Annotated[str, typer.Option(help="Name of the audited model.")] = "model",
+    attributes: Annotated[
+        list[str] | None, typer.Option(help="Attribute columns, by comma; all others if left out.")
+    ] = None,
+    positive: Annotated[
+        str | None, typer.Option(help="The word of prediction that counts as selected.")
+    ] = None,
+    abstained: Annotated[
+        list[str] | None, typer.Option(help="Words of prediction that decline to answer, by comma.")
+    ] = None,
+    declaration: Annotated[
+        Path | None, typer.Option(help="JSON file: primary endpoints, alpha, minimum_sets, ...")
+    ] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="K of the ranking metrics.")] = None,
+    limit: Annotated[
+        float | None, typer.Option(min=0, help="Largest effect that is tolerated, either way.")
+    ] = None,
+) -> None:
+    """Audit any model's scores of counterfactual sets, without pictures or services."""
+    from cf_lab_assets.audits import table_audit
+    from cf_lab_assets.audits.sentences import headlines
+    from cf_lab_assets.audits.table import Words
+
+    words = Words(positive, tuple(_by_comma(abstained or [])))
+    choices = table_audit.Choices(model, _by_comma(attributes or []), words, declaration, k, limit)
+    document, read = table_audit.audit_table(table, choices)
+    for reason, count in read.reasons.items():
+        say(f"rejected {count} of {read.delivered} rows: {reason}")
+    for line in headlines(document):
+        print(line["sentence"])
+    for path in table_audit.write(out, document, read):
+        print(path)
+
+
+@app.command()
 def lookup(
     pair_id: Annotated[str, typer.Argument(help="A pair's or a set's id.")],
 ) -> None:

@@ -1,9 +1,14 @@
-"""Responses as blocks of numbers: one for each attribute, sets by values by prompts."""
+"""Responses as blocks of numbers: one for each attribute, matched rows by values by prompts.
+
+A matched row is a scene of which nothing but the attribute differs between its members. A set
+that varies one attribute is one row; a set that crosses several has a row for each combination
+of the other attributes' values.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,33 +28,46 @@ class Answers:
     """One attribute's scores.
 
     Attributes:
-        attribute: its name.
+        attribute: its name; that of an intersection is joined by `+`.
         values: its declared values.
-        set_ids: sorted, one per row.
-        members: (sets, values, prompts), NaN where a set has no such member.
-        placebo: index of the value that each set's placebo shows, -1 where there is none.
-        sources: (sets, prompts), the source picture's scores, NaN where unknown.
+        sets: (rows,), number of the counterfactual set that a row belongs to.
+        members: (rows, values, prompts), NaN where a row has no such member.
+        placebo: (rows,), index of the value that the row's placebo shows, -1 where there is none.
+        sources: (rows, prompts), the source picture's scores, NaN where unknown.
+        within: by other attribute, (rows,), the value that all members of a row share; None
+            where it is not known.
     """
 
     attribute: str
     values: tuple[str, ...]
-    set_ids: list[str]
+    sets: Integers
     members: Floats
     placebo: Integers
     sources: Floats
+    within: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
 
-    @property
-    def complete(self) -> Answers:
-        """The sets that hold every value."""
-        whole = np.all(np.isfinite(self.members), axis=(1, 2))
+    def __len__(self) -> int:
+        """How many sets there are."""
+        return len(np.unique(self.sets))
+
+    def only(self, rows: NDArray[np.bool_]) -> Answers:
+        """Some of the rows; sets are numbered anew, without gaps."""
+        _, sets = np.unique(self.sets[rows], return_inverse=True)
+        within = {name: values[rows] for name, values in self.within.items()}
         return Answers(
             self.attribute,
             self.values,
-            [self.set_ids[row] for row in np.flatnonzero(whole)],
-            self.members[whole],
-            self.placebo[whole],
-            self.sources[whole],
+            sets,
+            self.members[rows],
+            self.placebo[rows],
+            self.sources[rows],
+            within,
         )
+
+    @property
+    def complete(self) -> Answers:
+        """The rows that hold every value."""
+        return self.only(np.all(np.isfinite(self.members), axis=(1, 2)))
 
     @property
     def swapped(self) -> Floats:
@@ -60,11 +78,40 @@ class Answers:
         members[rows, self.placebo[rows]] = self.sources[rows]
         return members
 
-    def placebo_differences(self) -> Floats:
-        """Score of the placebo less that of the source picture, (sets with both, prompts)."""
-        rows = np.flatnonzero(self.placebo >= 0)
-        difference = self.members[rows, self.placebo[rows]] - self.sources[rows]
-        return difference[np.isfinite(difference).all(axis=1)]
+    def differences(self, before: int, after: int, weights: Floats) -> Floats:
+        """Score of one value's member less that of another's: (sets with both, t).
+
+        A set that has several rows counts with their mean, so that each set counts the same.
+
+        Args:
+            before: index of the value that is subtracted.
+            after: index of the other.
+            weights: of prompts, (prompts, t).
+        """
+        difference = self.members[:, after] - self.members[:, before]
+        return self._by_set(difference, weights)
+
+    def placebo_differences(self, weights: Floats) -> Floats:
+        """Size of the placebo's score less the source picture's: (sets with both, t)."""
+        rows = np.arange(len(self.sets))
+        difference = self.members[rows, self.placebo] - self.sources
+        difference[self.placebo < 0] = np.nan
+        return self._by_set(difference, weights, np.abs)
+
+    def _by_set(self, rows: Floats, weights: Floats, size: Any = None) -> Floats:
+        whole = np.isfinite(rows).all(axis=1)
+        values, sets = rows[whole] @ weights, self.sets[whole]
+        return set_means(values if size is None else size(values), sets)
+
+
+def set_means(values: Floats, sets: Integers) -> Floats:
+    """Mean of each set's rows, in the order of the sets' numbers: (distinct sets, t)."""
+    known, index, counts = np.unique(sets, return_inverse=True, return_counts=True)
+    if len(known) == len(sets):
+        return values[np.argsort(index)]
+    sums = np.zeros((len(known), values.shape[1]))
+    np.add.at(sums, index, values)
+    return sums / counts[:, None]
 
 
 def read_answers(responses: pa.Table, config: AuditConfig) -> dict[str, Answers]:
@@ -87,7 +134,7 @@ def read_answers(responses: pa.Table, config: AuditConfig) -> dict[str, Answers]
         mask = here.to_numpy(zero_copy_only=False) & ~is_source
         part = responses.filter(mask)
         codes = _codes(part["value"], values)
-        set_ids, set_rows = _sorted_codes(part["set_id"])
+        set_ids, set_rows = _sorted_codes(part["set_id"])  # a row each: one attribute varies
         declared = codes >= 0
         members = np.full((len(set_ids), len(values), len(config.occupations)), np.nan)
         cells = (set_rows[declared], codes[declared], prompts[mask][declared])
@@ -97,7 +144,9 @@ def read_answers(responses: pa.Table, config: AuditConfig) -> dict[str, Answers]
         placebo[set_rows[marked]] = codes[marked]
         owner = np.full(len(set_ids), -1)
         owner[set_rows] = source_rows[mask]
-        answers[attribute] = Answers(attribute, values, set_ids, members, placebo, sources[owner])
+        answers[attribute] = Answers(
+            attribute, values, np.arange(len(set_ids)), members, placebo, sources[owner]
+        )
     return answers
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,7 +23,18 @@ class Endpoint(BaseModel):
 
     With f(x) = mean cosine of picture x to `prompts_plus` - mean cosine to `prompts_minus`
     (WEAT's s(w, A, B); Caliskan et al. 2017), the effect is the mean over counterfactual sets
-    of f(member with `to_value`) - f(member with `from_value`).
+    of f(member with `to_value`) - f(member with `from_value`). Without minus prompts f is the
+    first mean alone.
+
+    Attributes:
+        name: what people call it.
+        attribute: that is varied.
+        from_value: of the member that is subtracted.
+        to_value: of the other.
+        prompts_plus: that count for the effect.
+        prompts_minus: that count against it.
+        limit: largest effect, either way, that whoever declares the audit tolerates; the report
+            says whether the interval lies within it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,7 +44,8 @@ class Endpoint(BaseModel):
     from_value: str
     to_value: str
     prompts_plus: tuple[str, ...] = Field(min_length=1)
-    prompts_minus: tuple[str, ...] = Field(min_length=1)
+    prompts_minus: tuple[str, ...] = ()
+    limit: float | None = Field(default=None, gt=0)
 
 
 def _planted(attribute: str, from_value: str, to_value: str) -> Endpoint:
@@ -57,12 +69,16 @@ class AuditConfig(BaseModel):
         occupations: one prompt each.
         attributes: values of each attribute; contrasts go from an earlier value to a later.
         primary: the primary endpoints, one family per audited model.
+        unit: of a score.
+        placebo: "required": without a placebo floor nothing is found; "optional": a finding
+            needs to exceed a floor only where placebos are there to measure one.
         alpha: false discovery rate within a family.
         level: of every confidence interval.
         power: at which the minimum detectable effect is stated.
         minimum_sets: fewer counterfactual sets than this and a result is "insufficient".
+        top_k: K of the ranking metrics; by default it follows from the pool.
         top_share: K of the ranking metrics as a share of the pool, kept within `top_minimum`
-            and `top_maximum`.
+            and `top_maximum`, where `top_k` does not say.
         bootstrap_draws: resamples of the sets behind every interval.
         permutations: random sign flips or relabellings behind every p.
         seed: of both.
@@ -78,10 +94,13 @@ class AuditConfig(BaseModel):
         _planted("gender", "woman", "man"),
         _planted("skin_tone", "dark", "light"),
     )
+    unit: str = "cosine"
+    placebo: Literal["required", "optional"] = "required"
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     level: float = Field(default=0.95, gt=0.5, lt=1)
     power: float = Field(default=0.8, gt=0.5, lt=1)
     minimum_sets: int = Field(default=20, ge=5)
+    top_k: int | None = Field(default=None, ge=1)
     top_share: float = Field(default=0.1, gt=0, le=0.5)
     top_minimum: int = Field(default=10, ge=1)
     top_maximum: int = Field(default=1000, ge=1)
@@ -115,7 +134,9 @@ class AuditConfig(BaseModel):
         return itertools.combinations(self.attributes[attribute], 2)
 
     def top(self, pool: int) -> int:
-        """K for a ranking of `pool` members; never more than half of them."""
+        """K for a ranking of `pool` members; unless declared, never more than half of them."""
+        if self.top_k is not None:
+            return self.top_k
         wanted = max(self.top_minimum, min(self.top_maximum, round(self.top_share * pool)))
         return min(wanted, pool // 2)
 
@@ -132,14 +153,27 @@ def canonical_json(value: Any) -> bytes:
     ).encode()
 
 
-def parse_declaration(data: bytes, origin: str) -> AuditConfig:
-    """Read a declaration from JSON; what it leaves out is the starter world's.
+def parse_declaration(
+    data: bytes, origin: str, defaults: Mapping[str, Any] | None = None
+) -> AuditConfig:
+    """Read a declaration from JSON.
+
+    Args:
+        data: the JSON.
+        origin: where it is from, for messages.
+        defaults: of the fields that it leaves out; the starter world's where there are none.
 
     Raises:
         AuditError: It is malformed; the message names `origin` and every fault.
     """
     try:
-        return AuditConfig.model_validate_json(data)
+        declared = json.loads(data)
+    except ValueError as error:
+        raise AuditError(f"{origin}: not an audit declaration: {error}") from error
+    if not isinstance(declared, dict):
+        raise AuditError(f"{origin}: not an audit declaration: give a JSON object")
+    try:
+        return AuditConfig.model_validate_json(json.dumps({**(defaults or {}), **declared}))
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc'])) or 'declaration'}: {fault['msg']}"

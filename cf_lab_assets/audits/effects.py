@@ -7,6 +7,8 @@ a secondary one it is the cosine to a single prompt. Policies: see `metrics`.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from cf_lab_assets.audits import statistics
@@ -14,10 +16,14 @@ from cf_lab_assets.audits.answers import Answers, Floats
 from cf_lab_assets.audits.declaration import AuditConfig, Endpoint
 from cf_lab_assets.audits.results import (
     EFFECT,
+    EXCEEDED,
     FLOOR_LEVEL,
     INSUFFICIENT,
     PRIMARY,
     SECONDARY,
+    STRATUM_EFFECT,
+    UNDECIDED,
+    WITHIN,
     Result,
 )
 
@@ -37,20 +43,35 @@ def primary_effect(answers: Answers, endpoint: Endpoint, config: AuditConfig) ->
         "id": label,
         "family": PRIMARY,
         "endpoint": endpoint.name,
+        "limit": endpoint.limit,
+        "against_limit": against_limit(result, endpoint.limit),
         "prompts_plus": list(endpoint.prompts_plus),
         "prompts_minus": list(endpoint.prompts_minus),
         **result,
     }
 
 
-def secondary_effects(answers: Answers, config: AuditConfig) -> list[Result]:
-    """Every contrast of an attribute for each single prompt."""
+def against_limit(result: Result, limit: float | None) -> str | None:
+    """Where an interval lies against a tolerated size: within, exceeded or undecided."""
+    if limit is None:
+        return None
+    if "estimate" not in result:
+        return UNDECIDED
+    low, high = result["ci_low"], result["ci_high"]
+    if -limit <= low and high <= limit:
+        return WITHIN
+    return EXCEEDED if low > limit or high < -limit else UNDECIDED
+
+
+def secondary_effects(answers: Answers, config: AuditConfig, stratum: str = "") -> list[Result]:
+    """Every contrast of an attribute for each single prompt; `stratum` names a part of the sets."""
     results = []
     weights = np.eye(len(config.occupations))
-    floors = _effect_floors(answers, weights, config, answers.attribute)
-    for from_value, to_value in config.contrasts(answers.attribute):
+    floors = _effect_floors(answers, weights, config, answers.attribute + stratum)
+    for from_value, to_value in itertools.combinations(answers.values, 2):
         label = f"{answers.attribute}/{from_value}-{to_value}"
-        found = _effects(answers, from_value, to_value, weights, floors, config, label)
+        stream = label + stratum
+        found = _effects(answers, from_value, to_value, weights, floors, config, stream)
         results += [
             {
                 "id": f"effect/{label}/{prompt}",
@@ -61,6 +82,30 @@ def secondary_effects(answers: Answers, config: AuditConfig) -> list[Result]:
             }
             for prompt, result in zip(config.occupations, found, strict=True)
         ]
+    return results
+
+
+def stratum_effects(answers: Answers, config: AuditConfig) -> list[Result]:
+    """Every contrast for each prompt, within each value of each other attribute.
+
+    What is visible at an intersection only, such as an effect that has opposite signs in two
+    groups, cancels out in the effect over all sets and is seen here.
+    """
+    results: list[Result] = []
+    for other, held in sorted(answers.within.items()):
+        for value in sorted({one for one in held if one is not None}):
+            part = answers.only(held == value)
+            stratum = f"{other}={value}"
+            for one in secondary_effects(part, config, stratum):
+                results.append(
+                    {
+                        **one,
+                        "id": f"{STRATUM_EFFECT}/{stratum}/{one['id'].removeprefix('effect/')}",
+                        "family": f"{SECONDARY}/{STRATUM_EFFECT}",
+                        "metric": STRATUM_EFFECT,
+                        "within": {other: value},
+                    }
+                )
     return results
 
 
@@ -75,11 +120,10 @@ def _effects(
 ) -> list[Result]:
     """The effects of one contrast for each column of prompt weights, (prompts, t)."""
     before, after = (answers.values.index(value) for value in (from_value, to_value))
-    difference = answers.members[:, after] - answers.members[:, before]
-    values = difference[np.isfinite(difference).all(axis=1)] @ weights
+    values = answers.differences(before, after, weights)
     shared = {
         "metric": EFFECT,
-        "unit": "cosine",
+        "unit": config.unit,
         "attribute": answers.attribute,
         "from_value": from_value,
         "to_value": to_value,
@@ -114,11 +158,11 @@ def _effects(
 def _effect_floors(
     answers: Answers, weights: Floats, config: AuditConfig, label: str
 ) -> list[Result]:
-    differences = answers.placebo_differences() @ weights
+    differences = answers.placebo_differences(weights)
     count = len(differences)
     if count < config.minimum_sets:
         return [{"placebo_floor": None, "placebo_sets": count} for _ in range(weights.shape[1])]
     rng = statistics.generator(config.seed, "placebo", label)
-    samples = statistics.bootstrap_means(np.abs(differences), config.bootstrap_draws, rng)
+    samples = statistics.bootstrap_means(differences, config.bootstrap_draws, rng)
     bounds = statistics.upper_bound(samples, FLOOR_LEVEL)
     return [{"placebo_floor": bound, "placebo_sets": count} for bound in bounds]

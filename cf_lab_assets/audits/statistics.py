@@ -22,6 +22,9 @@ Counts = NDArray[np.float64]
 BLOCK = 4 << 20
 # Up to this many sets every sign flip is enumerated and p is exact.
 ENUMERATED = 13
+# From this many sets on the random form costs much and its normal limit, whose variance is that
+# of the flips themselves, differs from it by less than its own chance error.
+NORMAL_SETS = 20_000
 
 
 def generator(seed: int, *labels: object) -> np.random.Generator:
@@ -85,7 +88,7 @@ def upper_bound(samples: Floats, level: float) -> Floats:
 
 
 def bca_interval(values: Floats, samples: Floats, level: float) -> tuple[Floats, Floats]:
-    """BCa interval of means (Efron 1987, equations 2.3 and 6.6), for each column.
+    """BCa interval of means, for each column.
 
     The acceleration comes from the jackknife, which for a mean is a sixth of the skewness of
     the values over the root of their number.
@@ -96,14 +99,28 @@ def bca_interval(values: Floats, samples: Floats, level: float) -> tuple[Floats,
         level: of the interval.
     """
     estimate = values.mean(axis=0)
-    below = (samples < estimate).mean(axis=0) + (samples == estimate).mean(axis=0) / 2
-    # Finite where no sample falls on one side.
-    edge = 0.5 / len(samples)
-    bias = special.ndtri(np.clip(below, edge, 1 - edge))
     centred = values - estimate
     spread = np.sum(centred**2, axis=0) ** 1.5
     skewness = np.sum(centred**3, axis=0)
     acceleration = np.divide(skewness, 6 * spread, out=np.zeros_like(spread), where=spread > 0)
+    return bca(estimate, samples, acceleration, level)
+
+
+def bca(
+    estimate: Floats, samples: Floats, acceleration: Floats, level: float
+) -> tuple[Floats, Floats]:
+    """BCa interval of any statistics (Efron 1987, equations 2.3 and 6.6).
+
+    Args:
+        estimate: (t,).
+        samples: the same statistics on resampled sets, (draws, t).
+        acceleration: Efron's a of each, (t,).
+        level: of the interval.
+    """
+    below = (samples < estimate).mean(axis=0) + (samples == estimate).mean(axis=0) / 2
+    # Finite where no sample falls on one side.
+    edge = 0.5 / len(samples)
+    bias = special.ndtri(np.clip(below, edge, 1 - edge))
     tail = special.ndtri((1 - level) / 2)
     ordered = np.sort(samples, axis=0)
     ends = []
@@ -137,10 +154,14 @@ def sign_flip_p(values: Floats, permutations: int, rng: np.random.Generator) -> 
         rng: where randomness comes from.
 
     Returns:
-        p of shape (t,), and "exact" or "monte-carlo".
+        p of shape (t,), and "exact", "monte-carlo" or "normal limit".
     """
     sets = len(values)
     total = np.abs(values.sum(axis=0))
+    if sets >= NORMAL_SETS:
+        spread = np.sqrt(np.sum(values**2, axis=0))
+        z = np.divide(total, spread, out=np.zeros_like(total), where=spread > 0)
+        return 2 * special.ndtr(-z), "normal limit"
     # Sums of the same numbers in another order differ in the last bits.
     limit = total - 1e-9 * np.abs(values).sum(axis=0)
     exact = sets <= ENUMERATED and 2**sets <= permutations + 1

@@ -314,7 +314,7 @@ def test_a_million_scores_take_seconds() -> None:
         name: Answers(
             name,
             config.attributes[name],
-            [str(i) for i in range(10_000)],
+            np.arange(10_000),
             block,
             np.arange(10_000) % len(config.attributes[name]),
             sources,

@@ -1,0 +1,130 @@
+"""From sums over counterfactual sets to numbers with intervals and p.
+
+Most bias metrics are functions of sums: counts, hits, scores, squared scores. Each set's part of
+every sum is one row, resampling sets is one matrix product for all metrics together, and a
+metric is computed on resampled sums by the very function that computes it on the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from cf_lab_assets.audits import statistics
+from cf_lab_assets.audits.statistics import Floats
+
+Sums = Mapping[str, Floats]
+Statistic = Callable[[Sums], Floats]
+
+# Sets whose sums are left out at a time by the jackknife; bounds memory.
+JACKKNIFE_BLOCK = 1 << 14
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What is known of some statistics, each of shape (t,).
+
+    Attributes:
+        estimate: on all sets.
+        low: of the interval.
+        high: of the interval.
+        error: standard error, the spread of the bootstrap.
+    """
+
+    estimate: Floats
+    low: Floats
+    high: Floats
+    error: Floats
+
+
+class Resamples:
+    """Sums over all sets, and over resampled ones.
+
+    Args:
+        parts: by name, each set's part of some sums, (sets, ...).
+        draws: how many samples.
+        rng: where randomness comes from.
+    """
+
+    def __init__(self, parts: Mapping[str, Floats], draws: int, rng: np.random.Generator) -> None:
+        self._shapes = {name: part.shape[1:] for name, part in parts.items()}
+        sets = len(next(iter(parts.values())))
+        self.parts = np.concatenate(
+            [part.reshape(sets, -1) for part in parts.values()], axis=1, dtype=np.float64
+        )
+        self.total = self.parts.sum(axis=0, keepdims=True)
+        self.samples = statistics.bootstrap(sets, draws, rng, lambda weights: weights @ self.parts)
+
+    def named(self, columns: Floats) -> Sums:
+        """Rows of sums by name, each (rows, ...)."""
+        found, start = {}, 0
+        for name, shape in self._shapes.items():
+            width = int(np.prod(shape, dtype=int))
+            found[name] = columns[:, start : start + width].reshape(len(columns), *shape)
+            start += width
+        return found
+
+    def of(self, statistic: Statistic, columns: Floats) -> Floats:
+        """A statistic of rows of sums, (rows, t); 0 / 0 is NaN, without a warning."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = statistic(self.named(columns))
+        return values.reshape(len(columns), -1)
+
+    def smooth(self, statistic: Statistic, level: float) -> Numbers:
+        """Statistics with BCa intervals (Efron 1987), their acceleration by the jackknife."""
+        estimate = self.of(statistic, self.total)[0]
+        samples = self.of(statistic, self.samples)
+        low, high = statistics.bca(estimate, samples, self._acceleration(statistic), level)
+        return Numbers(estimate, low, high, _spread(samples))
+
+    def simultaneous(self, statistic: Statistic, level: float) -> tuple[Numbers, float]:
+        """Statistics with max-T intervals, which hold for all of them at once, and their one p.
+
+        The bootstrap distribution of the largest studentised deviation gives the factor of the
+        intervals, and the p of no deviation at all (single-step max-T, Westfall & Young 1993).
+
+        Args:
+            statistic: gives differences, 0 under the hypothesis.
+            level: at which all intervals hold together.
+        """
+        estimate = self.of(statistic, self.total)[0]
+        samples = self.of(statistic, self.samples)
+        error = _spread(samples)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            deviations = np.abs(samples - estimate) / error
+            observed = np.abs(estimate) / error
+        largest = np.nanmax(np.where(error > 0, deviations, 0.0), axis=1)
+        factor = float(np.quantile(largest, level, method="higher"))
+        # Without any spread a difference is either none or beyond doubt.
+        sure = np.where(estimate == 0, 0.0, np.inf)
+        reach = float(np.nanmax(np.where(error > 0, observed, sure)))
+        p = (1 + int((largest >= reach - 1e-9).sum())) / (1 + len(largest))
+        half = factor * error
+        return Numbers(estimate, estimate - half, estimate + half, error), p
+
+    def _acceleration(self, statistic: Statistic) -> Floats:
+        """Efron's a, from the statistic without each set in turn."""
+        left_out = np.concatenate(
+            [
+                self.of(statistic, self.total - self.parts[start : start + JACKKNIFE_BLOCK])
+                for start in range(0, len(self.parts), JACKKNIFE_BLOCK)
+            ]
+        )
+        away = np.nanmean(left_out, axis=0) - left_out
+        cubes, squares = np.nansum(away**3, axis=0), np.nansum(away**2, axis=0) ** 1.5
+        return np.divide(cubes, 6 * squares, out=np.zeros_like(cubes), where=squares > 0)
+
+
+def detectable(error: Floats, alpha: float, power: float) -> Floats:
+    """Smallest true effect that a two-sided test at `alpha` finds with `power`, by its error."""
+    return (special.ndtri(1 - alpha / 2) + special.ndtri(power)) * error
+
+
+def _spread(samples: Floats) -> Floats:
+    spread = np.nanstd(samples, axis=0, ddof=1)
+    # What differs by rounding alone does not vary.
+    scale = np.nanmax(np.abs(samples), axis=0, initial=0.0)
+    return np.where(spread <= 1e-12 * scale, 0.0, spread)

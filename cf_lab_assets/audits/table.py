@@ -1,0 +1,453 @@
+"""Anyone's scores: a CSV or Parquet table of set members, read, checked, and laid out in rows.
+
+One row is one member of a counterfactual set under one query. What can't be used is rejected
+with a reason and kept; an audit says how much that was.
+
+| column | meaning |
+|---|---|
+| `set_id` | the counterfactual set, which is the unit of resampling |
+| attribute columns | the value that the member shows; every column without another meaning |
+| `score` | any finite number |
+| `prediction` | 0 or 1, or words, of which `positive` names the one that counts as 1 |
+| `label` | what would be right, in the words of `prediction` |
+| `query` | the prompt or question |
+| `role` | `member`, or `source` for the original picture that a member re-renders |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cf_lab_assets.audits.answers import Answers, Floats, Integers, set_means
+from cf_lab_assets.audits.decisions import Decisions
+from cf_lab_assets.audits.errors import AuditError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SET_ID, SCORE, PREDICTION, LABEL, QUERY, ROLE = RESERVED = (
+    "set_id",
+    "score",
+    "prediction",
+    "label",
+    "query",
+    "role",
+)
+MEMBER, SOURCE = "member", "source"
+EVERY_QUERY = "all queries"
+BINARY = {"0": 0.0, "0.0": 0.0, "false": 0.0, "1": 1.0, "1.0": 1.0, "true": 1.0}
+# An attribute has few values; a column with more is an identifier or a measurement.
+MAX_VALUES = 64
+# Queries that are audited one by one where every member answers them all; more are pooled.
+MAX_QUERIES = 32
+ANSWERED = 0.95  # of all members and queries
+
+NO_SET, NO_VALUE, BAD_SCORE, BAD_ROLE, NO_ANSWER, DUPLICATE = (
+    "set_id_is_missing",
+    "attribute_value_is_missing",
+    "score_is_not_a_finite_number",
+    "role_is_unknown",
+    "no_score_and_no_prediction",
+    "duplicate_of_another_row",
+)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the words of `prediction` and `label` mean.
+
+    Attributes:
+        positive: the word that counts as selected, 1; None where predictions are 0 and 1.
+        abstained: words of a model that declines to answer.
+    """
+
+    positive: str | None = None
+    abstained: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of words as numbers: `codes` index into `words`."""
+
+    codes: Integers
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """The usable rows of a table, in columns.
+
+    Attributes:
+        sha256: of the file.
+        sets: number of each row's set.
+        attributes: by name.
+        queries: one word, `EVERY_QUERY`, where the table has no such column.
+        is_source: whether the row is of an original picture.
+        score: NaN where the table has none.
+        decided: 1 for the positive word, other numbers for other words, NaN for none.
+        label: likewise.
+        abstained: whether the prediction is a word of abstention.
+        unanswerable: whether the label is.
+        has: which of `score`, `prediction` and `label` the table has.
+        selects: whether a prediction can be positive.
+        rejected: the other rows, with a column `reason`.
+        delivered: how many rows the file has.
+    """
+
+    sha256: str
+    sets: Integers
+    attributes: Mapping[str, Column]
+    queries: Column
+    is_source: NDArray[np.bool_]
+    score: Floats
+    decided: Floats
+    label: Floats
+    abstained: NDArray[np.bool_]
+    unanswerable: NDArray[np.bool_]
+    has: frozenset[str]
+    selects: bool
+    rejected: pa.Table
+    delivered: int
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many rows were rejected for each reason."""
+        return dict(Counter(self.rejected["reason"].to_pylist()))
+
+
+def read_table(
+    path: Path, attributes: Sequence[str] = (), words: Words | None = None
+) -> ScoreTable:
+    """Read and check a table.
+
+    Args:
+        path: a `.csv` or `.parquet` file.
+        attributes: names of the attribute columns; by default every column that is not one of
+            `RESERVED`.
+        words: meaning of predictions and labels that are words.
+
+    Raises:
+        AuditError: the file can't be read, lacks a column, or has no usable row; the message
+            says what to do.
+    """
+    data = _read(path)
+    names = _attribute_names(path, data, attributes)
+    rejected = _reasons(data, names)
+    rejected = np.where(rejected == "", _duplicates(data, names, rejected == ""), rejected)
+    good = rejected == ""
+    if not good.any():
+        raise AuditError(f"{path}: none of its {len(data)} rows can be used: {_most(rejected)}")
+    kept = data.filter(good)
+    words = words or Words()
+    meanings = _meanings(kept, words)
+    decided, abstained = _decisions(kept, PREDICTION, meanings, words)
+    label, unanswerable = _decisions(kept, LABEL, meanings, words)
+    sets = _coded(kept[SET_ID]).codes
+    return ScoreTable(
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+        sets,
+        {name: _attribute(path, kept, name) for name in names},
+        _coded(kept[QUERY]) if QUERY in kept.column_names else _constant(len(kept)),
+        _is_source(kept),
+        _floats(kept, SCORE),
+        decided,
+        label,
+        abstained,
+        unanswerable,
+        frozenset({SCORE, PREDICTION, LABEL} & set(kept.column_names)),
+        words.positive is not None or meanings == BINARY,
+        _with_reason(data, rejected),
+        len(data),
+    )
+
+
+def _read(path: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
+
+    try:
+        if path.suffix == ".parquet":
+            data = pq.read_table(path)
+        elif path.suffix == ".csv":
+            data = csv.read_csv(path, convert_options=csv.ConvertOptions(strings_can_be_null=True))
+        else:
+            raise AuditError(f"{path}: give a .csv or a .parquet file")
+    except (OSError, pa.ArrowException) as error:
+        raise AuditError(f"{path}: can't be read as {path.suffix[1:]}: {error}") from error
+    if len(set(data.column_names)) < len(data.column_names):
+        raise AuditError(f"{path}: two columns have the same name: {data.column_names}")
+    if SET_ID not in data.column_names:
+        raise AuditError(
+            f"{path}: has no column {SET_ID!r}; name the counterfactual set of each row in one"
+        )
+    if SCORE not in data.column_names and PREDICTION not in data.column_names:
+        raise AuditError(f"{path}: has neither a column {SCORE!r} nor {PREDICTION!r}")
+    if not len(data):
+        raise AuditError(f"{path}: has no rows")
+    return data
+
+
+def _attribute_names(path: Path, data: pa.Table, wanted: Sequence[str]) -> list[str]:
+    names = list(wanted) or [name for name in data.column_names if name not in RESERVED]
+    missing = [name for name in names if name not in data.column_names]
+    if missing or not names:
+        raise AuditError(
+            f"{path}: has no attribute column {', '.join(missing)}".rstrip()
+            + f"; its columns are {', '.join(data.column_names)}"
+        )
+    return names
+
+
+def _reasons(data: pa.Table, names: Sequence[str]) -> NDArray[Any]:
+    """Why each row can't be used; an empty word where it can."""
+    reason = np.full(len(data), "", dtype=object)
+
+    def mark(rows: NDArray[np.bool_], why: str) -> None:
+        reason[rows & (reason == "")] = why
+
+    mark(_null(data, SET_ID), NO_SET)
+    for name in names:
+        mark(_null(data, name), NO_VALUE)
+    if ROLE in data.column_names:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        known = pc.is_in(data[ROLE].cast(pa.string()), value_set=pa.array([MEMBER, SOURCE]))
+        mark(~known.to_numpy(zero_copy_only=False), BAD_ROLE)
+    answered = np.zeros(len(data), bool)
+    if SCORE in data.column_names:
+        score = _floats(data, SCORE)
+        mark(~_null(data, SCORE) & ~np.isfinite(score), BAD_SCORE)
+        answered |= np.isfinite(score)
+    if PREDICTION in data.column_names:
+        answered |= ~_null(data, PREDICTION)
+    mark(~answered, NO_ANSWER)
+    return reason
+
+
+def _duplicates(data: pa.Table, names: Sequence[str], usable: NDArray[np.bool_]) -> NDArray[Any]:
+    """Rows of which there are two for one member and query: none of them is believed."""
+    columns = [SET_ID, *names, *(name for name in (QUERY, ROLE) if name in data.column_names)]
+    keys = _combined([_coded(data[name]) for name in columns])
+    _, index, counts = np.unique(keys[usable], return_inverse=True, return_counts=True)
+    found = np.full(len(data), "", dtype=object)
+    found[np.flatnonzero(usable)[counts[index] > 1]] = DUPLICATE
+    return found
+
+
+def _combined(columns: Sequence[Column]) -> Integers:
+    """One number for each combination of words."""
+    keys = np.zeros(len(columns[0].codes), np.int64)
+    for column in columns:
+        keys = keys * (len(column.words) + 1) + column.codes
+        if keys.size and keys.max() > 1 << 40:
+            keys = np.unique(keys, return_inverse=True)[1].astype(np.int64)
+    return keys
+
+
+def _coded(column: Any) -> Column:
+    """Words in sorted order; what is missing has the code -1."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    words = column.cast(pa.string())
+    known = pc.unique(words).drop_null().sort()
+    known = known if isinstance(known, pa.Array) else known.combine_chunks()
+    codes = pc.fill_null(pc.index_in(words, value_set=known), -1)
+    return Column(codes.to_numpy().astype(np.int64), tuple(known.to_pylist()))
+
+
+def _attribute(path: Path, data: pa.Table, name: str) -> Column:
+    column = _coded(data[name])
+    if len(column.words) > MAX_VALUES:
+        raise AuditError(
+            f"{path}: column {name!r} has {len(column.words)} values, more than {MAX_VALUES}; if "
+            "it is no protected attribute, name those that are with --attributes"
+        )
+    return column
+
+
+def _constant(rows: int) -> Column:
+    return Column(np.zeros(rows, np.int64), (EVERY_QUERY,))
+
+
+def _null(data: pa.Table, name: str) -> NDArray[np.bool_]:
+    return data[name].is_null().to_numpy()
+
+
+def _is_source(data: pa.Table) -> NDArray[np.bool_]:
+    import pyarrow.compute as pc
+
+    if ROLE not in data.column_names:
+        return np.zeros(len(data), bool)
+    return pc.equal(data[ROLE], SOURCE).to_numpy(zero_copy_only=False).astype(bool)
+
+
+def _floats(data: pa.Table, name: str) -> Floats:
+    import pyarrow as pa
+
+    if name not in data.column_names:
+        return np.full(len(data), np.nan)
+    try:
+        return data[name].cast(pa.float64()).to_numpy().astype(np.float64)
+    except pa.ArrowInvalid as error:
+        raise AuditError(f"column {name!r} holds what is no number: {error}") from error
+
+
+def _meanings(data: pa.Table, words: Words) -> dict[str, float]:
+    """The number of each word of predictions and labels: 1 for the positive one."""
+    used: set[str] = set()
+    for name in (PREDICTION, LABEL):
+        if name in data.column_names:
+            used |= set(_coded(data[name]).words)
+    used -= set(words.abstained)
+    if words.positive is None and used <= set(BINARY):
+        return dict(BINARY)
+    others = sorted(used - {words.positive})
+    named = {} if words.positive is None else {words.positive: 1.0}
+    return named | {word: float(2 + place) for place, word in enumerate(others)}
+
+
+def _decisions(
+    data: pa.Table, name: str, meanings: Mapping[str, float], words: Words
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Words as numbers, NaN for none; and which are abstentions."""
+    if name not in data.column_names:
+        return np.full(len(data), np.nan), np.zeros(len(data), bool)
+    column = _coded(data[name])
+    # The code -1 of what is missing takes the last entry.
+    numbers = np.array([*(meanings.get(word, np.nan) for word in column.words), np.nan])
+    declined = np.array([*(word in words.abstained for word in column.words), False])
+    return numbers[column.codes], declined[column.codes]
+
+
+def _most(reasons: NDArray[Any]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in Counter(reasons).most_common())
+
+
+def _with_reason(data: pa.Table, reasons: NDArray[Any]) -> pa.Table:
+    import pyarrow as pa
+
+    bad = reasons != ""
+    return data.filter(bad).append_column("reason", pa.array(list(reasons[bad]), pa.string()))
+
+
+# --- rows of an attribute -----------------------------------------------------------------
+
+
+def answers_of(table: ScoreTable, names: Sequence[str], query_by_query: bool) -> Answers:
+    """Scores of an attribute or, of several names, an intersection, by matched row.
+
+    Args:
+        table: the usable rows.
+        names: the attributes that differ within a row.
+        query_by_query: whether each query is a prompt of its own; otherwise a row holds one.
+    """
+    layout = _Layout(table, names, query_by_query)
+    prompts = len(table.queries.words) if query_by_query else 1
+    prompt = table.queries.codes if query_by_query else np.zeros_like(table.queries.codes)
+    members = np.full((layout.rows, len(layout.values), prompts), np.nan)
+    sources = np.full((layout.rows, prompts), np.nan)
+    placebo = np.full(layout.rows, -1)
+    selected = np.where(np.isfinite(table.decided), table.decided == 1, np.nan)
+    score = table.score if SCORE in table.has else selected
+    own, original = ~table.is_source, table.is_source
+    members[layout.row[own], layout.value[own], prompt[own]] = score[own]
+    sources[layout.row[original], prompt[original]] = score[original]
+    placebo[layout.row[original]] = layout.value[original]
+    within = {name: layout.spread(column) for name, column in layout.others.items()}
+    return Answers("+".join(names), layout.values, layout.sets, members, placebo, sources, within)
+
+
+def decisions_of(table: ScoreTable, names: Sequence[str]) -> Decisions:
+    """Decisions of an attribute or an intersection by matched row, a query each."""
+    layout = _Layout(table, names, query_by_query=False)
+    shape = layout.rows, len(layout.values)
+    own = np.flatnonzero(~table.is_source)
+    cells = layout.row[own], layout.value[own]
+
+    def laid_out(column: NDArray[Any], nothing: Any) -> NDArray[Any]:
+        block = np.full(shape, nothing)
+        block[cells] = column[own]
+        return block
+
+    decided = laid_out(table.decided, np.nan)
+    return Decisions(
+        "+".join(names),
+        layout.values,
+        layout.sets,
+        decided,
+        laid_out(table.abstained, False),
+        laid_out(table.label, np.nan),
+        laid_out(table.unanswerable, False),
+        _placebo_flips(table, layout, decided),
+        table.selects,
+    )
+
+
+def _placebo_flips(table: ScoreTable, layout: _Layout, decided: Floats) -> Floats:
+    """Whether each placebo is decided other than its source picture, a share of each set."""
+    rows = np.flatnonzero(table.is_source)
+    again = decided[layout.row[rows], layout.value[rows]]
+    original = table.decided[rows]
+    both = np.isfinite(again) & np.isfinite(original)
+    flips = (again != original)[both].astype(np.float64)[:, None]
+    return set_means(flips, table.sets[rows][both])
+
+
+class _Layout:
+    """Which row and which value each of a table's rows is of.
+
+    Attributes:
+        values: of the attribute; those of an intersection are joined by a comma.
+        rows: how many matched rows there are.
+        row: of each of the table's rows.
+        value: of each of the table's rows.
+        sets: of each matched row, numbered without gaps.
+        others: the attributes that are the same within a row.
+    """
+
+    def __init__(self, table: ScoreTable, names: Sequence[str], query_by_query: bool) -> None:
+        self.others = {
+            name: column for name, column in table.attributes.items() if name not in names
+        }
+        varied = [table.attributes[name] for name in names]
+        self.values = tuple(
+            ", ".join(words) for words in itertools.product(*(one.words for one in varied))
+        )
+        self.value = np.zeros(len(table.sets), np.int64)
+        for one in varied:
+            self.value = self.value * len(one.words) + one.codes
+        keys = [Column(table.sets, ("",) * (int(table.sets.max()) + 1)), *self.others.values()]
+        if not query_by_query:
+            keys.append(table.queries)
+        _, first, self.row = np.unique(_combined(keys), return_index=True, return_inverse=True)
+        self._first = first
+        self.rows = len(first)
+        _, self.sets = np.unique(table.sets[first], return_inverse=True)
+
+    def spread(self, column: Column) -> NDArray[np.object_]:
+        """A column's word for each matched row."""
+        return np.array(column.words, dtype=object)[column.codes[self._first]]
+
+
+def query_by_query(table: ScoreTable) -> bool:
+    """Whether there are few queries and (nearly) all members answer every one of them."""
+    queries = len(table.queries.words)
+    if queries > MAX_QUERIES:
+        return False
+    members = _combined(
+        [Column(table.sets, ("",) * (int(table.sets.max()) + 1)), *table.attributes.values()]
+    )
+    cells = len(np.unique(members[~table.is_source])) * queries
+    return bool((~table.is_source).sum() >= ANSWERED * cells)

@@ -1,0 +1,151 @@
+"""An audit of anyone's table of scores, without Dagster, pictures or a database."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cf_lab_assets.audits import metrics
+from cf_lab_assets.audits.declaration import (
+    AuditConfig,
+    Endpoint,
+    canonical_json,
+    parse_declaration,
+)
+from cf_lab_assets.audits.errors import AuditError
+from cf_lab_assets.audits.results import SCHEMA
+from cf_lab_assets.audits.table import (
+    EVERY_QUERY,
+    SCORE,
+    ScoreTable,
+    Words,
+    query_by_query,
+    read_table,
+)
+from cf_lab_resources.bucket import open_bucket
+
+METRICS, REJECTED = "metrics.json", "rejected.parquet"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What whoever audits a table declares about it.
+
+    Attributes:
+        model: name of the audited model.
+        attributes: names of the attribute columns; by default every column without a meaning.
+        words: meaning of predictions and labels that are words.
+        declaration: a JSON file of `AuditConfig`'s fields; what it leaves out follows from the
+            table.
+        top_k: K of the ranking metrics.
+        limit: largest effect that is tolerated of every primary endpoint.
+    """
+
+    model: str = "model"
+    attributes: Sequence[str] = ()
+    words: Words = field(default_factory=Words)
+    declaration: Path | None = None
+    top_k: int | None = None
+    limit: float | None = None
+
+
+def audit_table(path: Path, choices: Choices) -> tuple[dict[str, Any], ScoreTable]:
+    """Metrics of a table, as JSON-ready data like that of `metrics.compute`.
+
+    Raises:
+        AuditError: the table or the declaration can't be used, or no attribute has two values;
+            the message says why.
+    """
+    table = read_table(path, choices.attributes, choices.words)
+    config = declare(table, choices)
+    prompts = config.occupations
+    document = {
+        "schema": SCHEMA,
+        "model": {"name": choices.model},
+        "dataset_hash": table.sha256,
+        "declaration": config.model_dump(mode="json"),
+        "declaration_hash": config.hash,
+        "prompts": dict(zip(prompts, prompts, strict=True)),
+        "counts": {
+            name: metrics.counts_of(answers)
+            for name, answers in metrics.table_answers(table, config).items()
+        },
+        "undeclared": _alone(table),
+        "rows": {"delivered": table.delivered, "used": len(table.sets), "rejected": table.reasons},
+        "results": metrics.table_results(table, config),
+    }
+    return document, table
+
+
+def declare(table: ScoreTable, choices: Choices) -> AuditConfig:
+    """The declaration of a table's audit: what a file says, and else what the table holds.
+
+    Where no primary endpoint is declared, each contrast of each attribute over all queries
+    together is one.
+    """
+    prompts = table.queries.words if query_by_query(table) else (EVERY_QUERY,)
+    attributes = {name: c.words for name, c in table.attributes.items() if len(c.words) > 1}
+    if not attributes:
+        raise AuditError(
+            f"nothing can be compared: {', '.join(_alone(table))} is the only value there is; give "
+            "members with other values"
+        )
+    found: dict[str, Any] = {
+        "name": "table",
+        "prompt_template": "{occupation}",
+        "occupations": prompts,
+        "attributes": attributes,
+        "primary": [
+            Endpoint(
+                name=f"{name}-{a}-{b}",
+                attribute=name,
+                from_value=a,
+                to_value=b,
+                prompts_plus=prompts,
+                limit=choices.limit,
+            ).model_dump(mode="json")
+            for name, words in attributes.items()
+            for a, b in itertools.combinations(words, 2)
+        ],
+        "unit": "score" if SCORE in table.has else "share",
+        "placebo": "optional",
+        "top_k": choices.top_k,
+    }
+    if choices.declaration is None:
+        return AuditConfig.model_validate(found)
+    return parse_declaration(_declared(choices.declaration), str(choices.declaration), found)
+
+
+def _alone(table: ScoreTable) -> list[str]:
+    """Attributes with one value, which has no other to be compared with."""
+    found = table.attributes.items()
+    return [f"{name}={column.words[0]}" for name, column in found if len(column.words) == 1]
+
+
+def _declared(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise AuditError(f"{path}: the declaration can't be read: {error}") from error
+
+
+def write(folder: Path, document: dict[str, Any], table: ScoreTable) -> list[Path]:
+    """Write the metrics and, where there are any, the rejected rows; give the files' paths.
+
+    Raises:
+        LabError: the folder can't be written.
+    """
+    import pyarrow.parquet as pq
+
+    out = open_bucket(folder.resolve().as_uri())
+    out.put_bytes(METRICS, canonical_json(document))
+    if not len(table.rejected):
+        return [folder / METRICS]
+    sink = io.BytesIO()
+    pq.write_table(table.rejected, sink)
+    out.put_bytes(REJECTED, sink.getvalue())
+    return [folder / METRICS, folder / REJECTED]

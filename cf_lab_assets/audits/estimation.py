@@ -77,7 +77,8 @@ class Resamples:
         """Statistics with BCa intervals (Efron 1987), their acceleration by the jackknife."""
         estimate = self.of(statistic, self.total)[0]
         samples = self.of(statistic, self.samples)
-        low, high = statistics.bca(estimate, samples, self._acceleration(statistic), level)
+        acceleration = self._acceleration(statistic)
+        low, high = statistics.bca(estimate, samples, acceleration, level, len(self.parts))
         return Numbers(estimate, low, high, _spread(samples))
 
     def simultaneous(self, statistic: Statistic, level: float) -> tuple[Numbers, float]:
@@ -97,7 +98,8 @@ class Resamples:
             deviations = np.abs(samples - estimate) / error
             observed = np.abs(estimate) / error
         largest = np.nanmax(np.where(error > 0, deviations, 0.0), axis=1)
-        factor = float(np.quantile(largest, level, method="higher"))
+        widened = statistics.small_sample_factor(level, len(self.parts))
+        factor = widened * float(np.quantile(largest, level, method="higher"))
         # Without any spread a difference is either none or beyond doubt.
         sure = np.where(estimate == 0, 0.0, np.inf)
         reach = float(np.nanmax(np.where(error > 0, observed, sure)))
@@ -113,8 +115,10 @@ class Resamples:
                 for start in range(0, len(self.parts), JACKKNIFE_BLOCK)
             ]
         )
-        away = np.nanmean(left_out, axis=0) - left_out
-        cubes, squares = np.nansum(away**3, axis=0), np.nansum(away**2, axis=0) ** 1.5
+        known = np.isfinite(left_out)
+        finite = np.where(known, left_out, 0.0)
+        away = np.where(known, finite.sum(axis=0) / np.maximum(known.sum(axis=0), 1) - finite, 0.0)
+        cubes, squares = np.sum(away**3, axis=0), np.sum(away**2, axis=0) ** 1.5
         return np.divide(cubes, 6 * squares, out=np.zeros_like(cubes), where=squares > 0)
 
 
@@ -124,7 +128,13 @@ def detectable(error: Floats, alpha: float, power: float) -> Floats:
 
 
 def _spread(samples: Floats) -> Floats:
-    spread = np.nanstd(samples, axis=0, ddof=1)
+    """Standard deviation of each column; NaN where a sample is infinite, as a ratio can be."""
+    known = ~np.isnan(samples)
+    count = np.maximum(known.sum(axis=0), 2)
+    finite = np.where(np.isfinite(samples), samples, 0.0)
+    away = np.where(known, finite - finite.sum(axis=0) / count, 0.0)
+    spread = np.sqrt((away**2).sum(axis=0) / (count - 1))
     # What differs by rounding alone does not vary.
-    scale = np.nanmax(np.abs(samples), axis=0, initial=0.0)
-    return np.where(spread <= 1e-12 * scale, 0.0, spread)
+    scale = np.abs(finite).max(axis=0, initial=0.0)
+    spread = np.where(spread <= 1e-12 * scale, 0.0, spread)
+    return np.where(np.isinf(samples).any(axis=0), np.nan, spread)

@@ -103,25 +103,39 @@ def bca_interval(values: Floats, samples: Floats, level: float) -> tuple[Floats,
     spread = np.sum(centred**2, axis=0) ** 1.5
     skewness = np.sum(centred**3, axis=0)
     acceleration = np.divide(skewness, 6 * spread, out=np.zeros_like(spread), where=spread > 0)
-    return bca(estimate, samples, acceleration, level)
+    return bca(estimate, samples, acceleration, level, len(values))
+
+
+def small_sample_factor(level: float, sets: int) -> float:
+    """How much wider an interval of few sets must be than the bootstrap makes it.
+
+    Resampling n sets takes their spread for smaller than it is, by the root of (n - 1) / n, and
+    for known, where Student's t does not: with 20 sets a 95 % interval holds 92 %. The factor
+    makes up for both (expanded percentile interval, Hesterberg 2015, section 5.2).
+    """
+    if sets < 2:
+        return 1.0
+    normal, student = special.ndtri(0.5 + level / 2), special.stdtrit(sets - 1, 0.5 + level / 2)
+    return float(student / normal * np.sqrt(sets / (sets - 1)))
 
 
 def bca(
-    estimate: Floats, samples: Floats, acceleration: Floats, level: float
+    estimate: Floats, samples: Floats, acceleration: Floats, level: float, sets: int
 ) -> tuple[Floats, Floats]:
-    """BCa interval of any statistics (Efron 1987, equations 2.3 and 6.6).
+    """BCa interval of any statistics (Efron 1987, equations 2.3 and 6.6), widened for few sets.
 
     Args:
         estimate: (t,).
         samples: the same statistics on resampled sets, (draws, t).
         acceleration: Efron's a of each, (t,).
         level: of the interval.
+        sets: how many there are; see `small_sample_factor`.
     """
     below = (samples < estimate).mean(axis=0) + (samples == estimate).mean(axis=0) / 2
     # Finite where no sample falls on one side.
     edge = 0.5 / len(samples)
     bias = special.ndtri(np.clip(below, edge, 1 - edge))
-    tail = special.ndtri((1 - level) / 2)
+    tail = special.ndtri((1 - level) / 2) * small_sample_factor(level, sets)
     ordered = np.sort(samples, axis=0)
     ends = []
     for z in (tail, -tail):
@@ -138,7 +152,10 @@ def _at_share(ordered: Floats, share: Floats) -> Floats:
     above = np.minimum(below + 1, len(ordered) - 1)
     columns = np.arange(ordered.shape[1])
     part = place - below
-    return ordered[below, columns] * (1 - part) + ordered[above, columns] * part
+    low, high = ordered[below, columns], ordered[above, columns]
+    with np.errstate(invalid="ignore"):
+        # Infinite samples are not interpolated.
+        return np.where(low == high, low, low + (high - low) * part)
 
 
 def sign_flip_p(values: Floats, permutations: int, rng: np.random.Generator) -> tuple[Floats, str]:

@@ -78,8 +78,8 @@ class Answers:
         members[rows, self.placebo[rows]] = self.sources[rows]
         return members
 
-    def differences(self, before: int, after: int, weights: Floats) -> Floats:
-        """Score of one value's member less that of another's: (sets with both, t).
+    def differences(self, before: int, after: int, weights: Floats) -> tuple[Integers, Floats]:
+        """Score of one value's member less that of another's, for the sets with both.
 
         A set that has several rows counts with their mean, so that each set counts the same.
 
@@ -87,31 +87,42 @@ class Answers:
             before: index of the value that is subtracted.
             after: index of the other.
             weights: of prompts, (prompts, t).
+
+        Returns:
+            The sets' numbers, (n,), and the differences, (n, t).
         """
         difference = self.members[:, after] - self.members[:, before]
         return self._by_set(difference, weights)
 
-    def placebo_differences(self, weights: Floats) -> Floats:
-        """Size of the placebo's score less the source picture's: (sets with both, t)."""
+    def placebo_differences(self, weights: Floats) -> tuple[Integers, Floats]:
+        """Size of the placebo's score less the source picture's, as `differences` gives them."""
         rows = np.arange(len(self.sets))
         difference = self.members[rows, self.placebo] - self.sources
         difference[self.placebo < 0] = np.nan
-        return self._by_set(difference, weights, np.abs)
+        return self._by_set(difference, weights, sizes=True)
 
-    def _by_set(self, rows: Floats, weights: Floats, size: Any = None) -> Floats:
+    @property
+    def placebo_sets(self) -> int:
+        """How many sets have a placebo with its source."""
+        sets, _ = self.placebo_differences(np.ones((self.members.shape[2], 1)))
+        return len(sets)
+
+    def _by_set(
+        self, rows: Floats, weights: Floats, sizes: bool = False
+    ) -> tuple[Integers, Floats]:
         whole = np.isfinite(rows).all(axis=1)
-        values, sets = rows[whole] @ weights, self.sets[whole]
-        return set_means(values if size is None else size(values), sets)
+        values = rows[whole] @ weights
+        return set_means(np.abs(values) if sizes else values, self.sets[whole])
 
 
-def set_means(values: Floats, sets: Integers) -> Floats:
-    """Mean of each set's rows, in the order of the sets' numbers: (distinct sets, t)."""
+def set_means(values: Floats, sets: Integers) -> tuple[Integers, Floats]:
+    """The distinct sets in order, (n,), and the mean of each one's rows, (n, t)."""
     known, index, counts = np.unique(sets, return_inverse=True, return_counts=True)
     if len(known) == len(sets):
-        return values[np.argsort(index)]
+        return known, values[np.argsort(index)]
     sums = np.zeros((len(known), values.shape[1]))
     np.add.at(sums, index, values)
-    return sums / counts[:, None]
+    return known, sums / counts[:, None]
 
 
 def read_answers(responses: pa.Table, config: AuditConfig) -> dict[str, Answers]:

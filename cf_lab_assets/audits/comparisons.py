@@ -58,8 +58,7 @@ def comparisons(answers: Answers, config: AuditConfig) -> list[Result]:
     )
     rng = statistics.generator(config.seed, "comparisons", answers.attribute)
     drawn = Resamples(parts, config.bootstrap_draws, rng)
-    one_each = np.eye(len(config.occupations))
-    placebos = len(answers.placebo_differences(one_each))
+    placebos = answers.placebo_sets
     known = drawn.named(drawn.parts)
     results: list[Result] = []
     for column, (a, b) in enumerate(contrasts):
@@ -163,7 +162,7 @@ def _mean(name: str, sums: Sums, prefix: str) -> Floats:
 
 def _sign_flip(answers: Answers, a: int, b: int, config: AuditConfig) -> tuple[Floats, str]:
     rng = statistics.generator(config.seed, "sign-flip", WEAT, answers.attribute, a, b)
-    differences = answers.differences(a, b, np.eye(answers.members.shape[2]))
+    _, differences = answers.differences(a, b, np.eye(answers.members.shape[2]))
     if not len(differences):
         return np.ones(differences.shape[1]), ""
     p, method = statistics.sign_flip_p(differences, config.permutations, rng)

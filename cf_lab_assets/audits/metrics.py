@@ -92,10 +92,9 @@ def compute(responses: pa.Table) -> dict[str, Any]:
 
 def score_results(answers: Mapping[str, Answers], config: AuditConfig) -> list[Result]:
     """Every metric of scores, for each attribute; verdicts are given by `judge`."""
-    results = [
-        effects.primary_effect(answers[one.attribute], one, config) for one in config.primary
-    ]
+    results: list[Result] = []
     for part in (
+        effects.primary_effects,
         effects.secondary_effects,
         effects.stratum_effects,
         rankings.skews,
@@ -117,7 +116,8 @@ def table_results(table: ScoreTable, config: AuditConfig) -> list[Result]:
     answers = table_answers(table, config)
     results = score_results(answers, config) if SCORE in table.has else []
     if not results:
-        results = [effects.primary_effect(answers[e.attribute], e, config) for e in config.primary]
+        for name in config.attributes:
+            results += effects.primary_effects(answers[name], config)
     if PREDICTION in table.has:
         groups = [[name] for name in config.attributes]
         groups += [list(pair) for pair in itertools.combinations(config.attributes, 2)]
@@ -166,7 +166,7 @@ def counts_of(answers: Answers) -> dict[str, Any]:
     return {
         "sets": len(answers),
         "complete_sets": len(answers.complete),
-        "placebo_sets": len(answers.placebo_differences(np.eye(answers.members.shape[2]))),
+        "placebo_sets": answers.placebo_sets,
         "members": {
             value: int(present[:, index].sum()) for index, value in enumerate(answers.values)
         },

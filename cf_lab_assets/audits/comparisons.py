@@ -53,12 +53,12 @@ def comparisons(answers: Answers, config: AuditConfig) -> list[Result]:
     contrasts = list(itertools.combinations(range(len(answers.values)), 2))
     if not contrasts or not len(answers.sets):
         return []
-    parts = _parts(answers.members, answers.sets, contrasts, OURS) | _parts(
-        answers.swapped, answers.sets, contrasts, SWAPPED
-    )
+    placebos = answers.placebo_sets
+    parts = _parts(answers.members, answers.sets, contrasts, OURS)
+    if placebos >= config.minimum_sets:
+        parts |= _parts(answers.swapped, answers.sets, contrasts, SWAPPED)
     rng = statistics.generator(config.seed, "comparisons", answers.attribute)
     drawn = Resamples(parts, config.bootstrap_draws, rng)
-    placebos = answers.placebo_sets
     known = drawn.named(drawn.parts)
     results: list[Result] = []
     for column, (a, b) in enumerate(contrasts):

@@ -298,7 +298,7 @@ def _ranking_numbers(answers: Answers, k: int, config: AuditConfig) -> list[Resu
     )
 
     def measure(rankings: Sequence[Ranking], weights: Floats) -> Floats:
-        return np.column_stack([_measured(one, weights, k, values) for one in rankings])
+        return np.column_stack([measured(one, weights, k, values) for one in rankings])
 
     def resample(weights: Floats) -> Floats:
         by_row = weights if len(answers) == rows else weights[:, answers.sets]
@@ -344,7 +344,8 @@ def _ranking_numbers(answers: Answers, k: int, config: AuditConfig) -> list[Resu
     return results
 
 
-def _measured(ranking: Ranking, weights: Floats, k: int, values: int) -> Floats:
+def measured(ranking: Ranking, weights: Floats, k: int, values: int) -> Floats:
+    """Columns of `statistics_of`, then NDKL, of each resample: (b, columns)."""
     prefixes = prefix_counts(ranking, weights, k, values)
     return np.column_stack([statistics_of(prefixes[:, -1], k), ndkl(prefixes)])
 

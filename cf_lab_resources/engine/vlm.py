@@ -1,0 +1,284 @@
+"""Audited models that answer: generative vision-language models, through transformers.
+
+Any folder that `AutoModelForImageTextToText` loads and whose answers follow the prompt in one row
+of tokens: LLaVA, Qwen-VL, Idefics, PaliGemma, InternVL and their like. The prompt is the model's
+own chat template where it has one. Nothing is downloaded, no code of the folder is run, and weights
+are safetensors or they are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cf_lab_resources.engine.audited import plain, read_config
+from cf_lab_resources.engine.contract import Ask, Audited, AuditedModelError
+from cf_lab_resources.engine.families import families
+from cf_lab_resources.engine.folders import check_folder, folder_files, folder_hash
+from cf_lab_resources.engine.processors import picture_processor
+from cf_lab_resources.engine.questions import (
+    FORCED_CHOICE,
+    OPEN,
+    Choice,
+    NotFinite,
+    Question,
+    choose,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+BATCH = 16
+# A folder's own sampling has no place in an audit: greedy answers can be had again.
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
+
+
+class _Sequence(NamedTuple):
+    """What is scored: an answer after a prompt that has the picture's place in it."""
+
+    image: Image.Image
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class GenerativeModel(Audited):
+    """A loaded model with its processor; made by `load_generative`.
+
+    Attributes:
+        folder: where it was loaded from.
+        model_type: transformers' name of the architecture, such as `llava`.
+        device: where it runs.
+        batch: sequences a forward pass.
+    """
+
+    formats = (FORCED_CHOICE, OPEN)
+
+    folder: Path
+    model_type: str
+    device: str
+    batch: int
+    _model: Any = field(repr=False)
+    _processor: Any = field(repr=False)
+
+    def choose(self, question: Question) -> Ask[Choice]:
+        """A function that scores all options in all orders; see `questions`."""
+        import numpy as np
+
+        prompts = [self.prompt(question.prompt(order)) for order in question.orders]
+        count = len(question.options)
+
+        def ask(images: Sequence[Image.Image]) -> list[Choice]:
+            scores = self._likelihoods(
+                [
+                    _Sequence(image, prompt, option)
+                    for image in images
+                    for prompt in prompts
+                    for option in question.options
+                ]
+            )
+            blocks = np.array(scores).reshape(len(images), count, count)
+            return [choose(question, block) for block in blocks]
+
+        return ask
+
+    def speak(self, text: str, max_tokens: int) -> Ask[str]:
+        """A function that answers greedily: the likeliest token each time, nothing is drawn."""
+        prompt = self.prompt(text)
+
+        def ask(images: Sequence[Image.Image]) -> list[str]:
+            parts = [images[one : one + self.batch] for one in range(0, len(images), self.batch)]
+            return [answer for part in parts for answer in self._speak(prompt, part, max_tokens)]
+
+        return ask
+
+    def prompt(self, text: str) -> str:
+        """The whole prompt of a question, with the picture's place in it."""
+        if getattr(self._processor, "chat_template", None):
+            content = [{"type": "image"}, {"type": "text", "text": text}]
+            return str(
+                self._processor.apply_chat_template(
+                    [{"role": "user", "content": content}],
+                    add_generation_prompt=True,
+                    tokenize=False,
+                )
+            )
+        place = getattr(self._processor, "image_token", None)
+        return f"{place}\n{text}\nAnswer:" if place else f"{text}\nAnswer:"
+
+    def describe(self) -> dict[str, Any]:
+        """See `Audited.describe`."""
+        config = self._model.config
+        return {
+            "model_type": self.model_type,
+            "families": list(families(config)),
+            "architectures": list(config.architectures or []),
+            "parameters": sum(weights.numel() for weights in self._model.parameters()),
+            "dimension": None,
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "image_processor": plain(self._processor.image_processor.to_dict()),
+            "tokenizer": type(self._processor.tokenizer).__name__,
+            "chat_template": bool(getattr(self._processor, "chat_template", None)),
+            "sha256": folder_hash(self.folder),
+            "files": folder_files(self.folder),
+        }
+
+    def _inputs(self, texts: Sequence[str], images: Sequence[Image.Image], side: str) -> Any:
+        inputs = self._processor(
+            text=list(texts),
+            images=[[image.convert("RGB")] for image in images],
+            padding=True,
+            padding_side=side,
+            add_special_tokens=self._adds_special_tokens(texts[0]),
+            return_tensors="pt",
+        )
+        inputs.pop("labels", None)  # PaliGemma's processor makes some, and a loss would be computed
+        return inputs.to(self.device, self._model.dtype)
+
+    def _adds_special_tokens(self, text: str) -> bool:
+        """Whether the tokenizer is to add the token of the beginning, which some templates hold."""
+        begin = self._processor.tokenizer.bos_token
+        return not (begin and text.startswith(begin))
+
+    def _likelihoods(self, sequences: Sequence[_Sequence]) -> list[float]:
+        import torch
+
+        found: list[float] = []
+        with torch.inference_mode():
+            for start in range(0, len(sequences), self.batch):
+                found += self._forward(sequences[start : start + self.batch])
+        return found
+
+    def _forward(self, sequences: Sequence[_Sequence]) -> list[float]:
+        texts = [whole_text(one.prompt, one.answer) for one in sequences]
+        # Padded on the right: positions of the left-padded would differ in some architectures.
+        inputs = self._inputs(texts, [one.image for one in sequences], "right")
+        logits = self._model(**inputs).logits
+        ids, lengths = inputs["input_ids"], inputs["attention_mask"].sum(dim=1).tolist()
+        if logits.shape[1] != ids.shape[1]:
+            raise AuditedModelError(
+                f"{self.folder}: {type(self._model).__name__} gives {logits.shape[1]} answers to "
+                f"{ids.shape[1]} tokens, so that options can't be scored token by token"
+            )
+        return [
+            _mean_log_likelihood(ids[row], logits[row], length, self._answer_tokens(one, text))
+            for row, (one, text, length) in enumerate(zip(sequences, texts, lengths, strict=True))
+        ]
+
+    def _answer_tokens(self, one: _Sequence, text: str) -> int:
+        """How many tokens the answer adds, told without the picture, which stands before it.
+
+        Text is tokenised as a whole, since an answer's first token may depend on what precedes
+        it; the answer is what follows the longest common beginning.
+        """
+        special = self._adds_special_tokens(text)
+        before, whole = self._processor.tokenizer([one.prompt, text], add_special_tokens=special)[
+            "input_ids"
+        ]
+        pairs = zip(before, whole, strict=False)
+        return len(whole) - sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    def _speak(self, prompt: str, images: Sequence[Image.Image], max_tokens: int) -> list[str]:
+        import torch
+
+        # Padded on the left, so that every answer begins where the prompts end.
+        inputs = self._inputs([prompt] * len(images), images, "left")
+        made = self._model.generate(
+            **inputs,
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=self._processor.tokenizer.pad_token_id,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        if not all(bool(torch.isfinite(logits).all()) for logits in made.logits):
+            raise NotFinite("the likelihood of a token is not a finite number")
+        new = made.sequences[:, inputs["input_ids"].shape[1] :]
+        texts = self._processor.tokenizer.batch_decode(new, skip_special_tokens=True)
+        return [str(text).strip() for text in texts]
+
+
+def whole_text(prompt: str, answer: str) -> str:
+    """Prompt and answer as one text, apart by a space unless the prompt ends in white space."""
+    return f"{prompt}{'' if prompt[-1:].isspace() else ' '}{answer}"
+
+
+def _mean_log_likelihood(
+    ids: torch.Tensor, logits: torch.Tensor, length: int, answer: int
+) -> float:
+    """Mean over the last `answer` of `length` tokens of each one's log-likelihood, in nats.
+
+    Args:
+        ids: tokens, (padded length,).
+        logits: (padded length, vocabulary); those at a place are of the token after it.
+        length: tokens before the padding.
+        answer: tokens of the answer.
+    """
+    import torch
+
+    if answer < 1:
+        raise NotFinite("the tokenizer makes no token of an option")
+    places = torch.log_softmax(logits[length - answer - 1 : length - 1].float(), dim=-1)
+    return float(places.gather(1, ids[length - answer : length, None]).mean())
+
+
+def load_generative(folder: Path, device: str | None = None, batch: int = BATCH) -> GenerativeModel:
+    """Load a transformers folder as a generative audited model.
+
+    Args:
+        folder: as `save_pretrained` writes it, with processor, image processor and tokenizer.
+        device: a torch device; by default the GPU where there is one.
+        batch: sequences a forward pass.
+
+    Raises:
+        ModelRefused: The folder is missing, or holds a pickle, code, or no safetensors.
+        AuditedModelError: It lacks something else, or answers in a way that can't be scored.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    check_folder(folder)
+    config = read_config(folder)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            # Large models fit a GPU only in their own precision, which few CPUs compute in.
+            dtype="auto" if device.startswith("cuda") else torch.float32,
+        )
+        processor = picture_processor(folder, model.config)
+    except (OSError, ValueError, ImportError, TypeError, AttributeError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise AuditedModelError(
+            f"{folder}: the model can't be loaded: {said}; it needs config.json, safetensors "
+            "weights, and the files of processor, image processor and tokenizer"
+        ) from error
+    if model.config.is_encoder_decoder:
+        raise AuditedModelError(
+            f"{folder}: {type(model).__name__} reads the prompt in an encoder; only models whose "
+            "answer follows the prompt in one row of tokens can be audited"
+        )
+    for name in SAMPLING:
+        setattr(model.generation_config, name, None)
+    loaded = GenerativeModel(
+        folder, config["model_type"], device, batch, model.to(device).eval(), processor
+    )
+    _check_prompt(loaded, processor)
+    return loaded
+
+
+def _check_prompt(model: GenerativeModel, processor: Any) -> None:
+    place = getattr(processor, "image_token", None)
+    if place and place not in model.prompt("?"):
+        raise AuditedModelError(
+            f"{model.folder}: its chat template leaves out the picture ({place} is not in it); "
+            "save the processor with a template for pictures"
+        )

@@ -1,4 +1,4 @@
-"""Responses as blocks of numbers: one for each attribute, sets by values by prompts."""
+"""Association responses as blocks of numbers: for each attribute, sets by values by prompts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cf_lab_assets.audits.declaration import AuditConfig
+from cf_lab_resources.engine.questions import ASSOCIATION
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,9 +69,13 @@ class Answers:
 
 
 def read_answers(responses: pa.Table, config: AuditConfig) -> dict[str, Answers]:
-    """The responses as one block of numbers per declared attribute; row order is immaterial."""
+    """The responses as one block of numbers per declared attribute; row order is immaterial.
+
+    Of the formats only association has a score for each occupation; a missing score is NaN.
+    """
     import pyarrow.compute as pc
 
+    responses = responses.filter(pc.equal(responses["format"], ASSOCIATION))
     prompts = _codes(responses["prompt"], config.occupations)
     responses = responses.filter(prompts >= 0)
     prompts = prompts[prompts >= 0]

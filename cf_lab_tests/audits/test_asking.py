@@ -185,7 +185,17 @@ def test_a_picture_that_fails_is_missing_with_its_reason_and_no_other(
     answers = read_answers(table, CONFIG)["gender"]
     assert np.isnan(answers.sources[1]).all()
     assert np.isfinite(answers.sources[[0, 2]]).all()
-    assert np.isfinite(answers.members).all()
+    # Of the association format only: a forced choice between the same words has scores too.
+    np.testing.assert_allclose(answers.members[..., 1] - answers.members[..., 0], 1, atol=1e-6)
+
+
+def test_pictures_that_fail_are_counted_across_what_is_streamed(
+    respond: Callable[..., pa.Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(association, "STREAMED", 1)
+    table = respond(Scripted(lambda red: red in (3, 6)))
+    assert association.audit_of(table)["failed_pictures"] == 2
+    assert association.audit_of(table)["pictures"] == 27
 
 
 def test_too_many_failures_leave_no_responses(

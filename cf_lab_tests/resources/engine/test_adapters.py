@@ -164,6 +164,8 @@ def test_hanging_on_one_picture_costs_that_picture_alone(server: Server) -> None
     began = time.monotonic()
     found = isolated(model.associate(PROMPTS), pictures(5), 4, lambda *told: failed.append(told))
     assert time.monotonic() - began < 5
+    # Four at once, each of them alone, and the last one: a timeout is not tried again.
+    assert [len(body["images"]) for _, body in server.seen] == [4, 1, 1, 1, 1, 1]
     assert [one for index, one in enumerate(found) if index != 2] == [
         [0, 0.5], [1, 1.5], [3, 3.5], [4, 4.5]
     ]  # fmt: skip

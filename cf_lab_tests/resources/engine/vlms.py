@@ -174,7 +174,7 @@ def tiny_qwen2_vl(folder: Path, seed: int = 0) -> Path:
     )
     model.save_pretrained(folder)
     Qwen2VLImageProcessorPil(
-        patch_size=8, size={"shortest_edge": EDGE * EDGE, "longest_edge": EDGE * EDGE}
+        patch_size=8, size={"shortest_edge": EDGE * EDGE, "longest_edge": 4 * EDGE * EDGE}
     ).save_pretrained(folder)
     words.chat_template = TEMPLATE.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>")
     words.save_pretrained(folder)
@@ -190,9 +190,9 @@ def _save(model: Any, processor: Any, folder: Path) -> Path:
     return folder
 
 
-def pictures(count: int, seed: int = 1) -> list[Image.Image]:
-    rng = np.random.default_rng(seed)
+def pictures(count: int, edge: int = EDGE) -> list[Image.Image]:
+    rng = np.random.default_rng(edge)
     return [
-        Image.fromarray(rng.integers(256, size=(EDGE, EDGE, 3), dtype=np.uint8))
+        Image.fromarray(rng.integers(256, size=(edge, edge, 3), dtype=np.uint8))
         for _ in range(count)
     ]

@@ -67,7 +67,7 @@ def picture_processor(folder: Path, config: Any) -> Any:
             "the model's own processor beside it"
         )
 
-    class PictureProcessor(kind):  # type: ignore[misc, valid-type]
+    class PictureProcessor(kind):
         @classmethod
         def get_attributes(cls) -> list[str]:
             return [name for name in kind.get_attributes() if "video" not in name]

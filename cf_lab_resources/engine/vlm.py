@@ -1,21 +1,26 @@
 """Audited models that answer: generative vision-language models, through transformers.
 
 Any folder that `AutoModelForImageTextToText` loads and whose answers follow the prompt in one row
-of tokens: LLaVA, Qwen-VL, Idefics, PaliGemma, InternVL and their like. The prompt is the model's
-own chat template where it has one. Nothing is downloaded, no code of the folder is run, and weights
-are safetensors or they are refused.
+of tokens: LLaVA, Qwen-VL, Idefics and their like. The prompt is the model's own chat template where
+it has one. Nothing is downloaded, no code of the folder is run, and weights are safetensors or they
+are refused.
+
+An option is scored in one forward pass over prompt and option, which takes a model that can't see
+later tokens from earlier ones. Some do see them, as PaliGemma does within all that it takes for the
+prompt: it would be given away to them what they are to guess. This is tried out when a model is
+loaded, and such a one is asked in open format only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cf_lab_resources.engine.audited import plain, read_config
-from cf_lab_resources.engine.contract import Ask, Audited, AuditedModelError
+from cf_lab_resources.engine.contract import Ask, Audited, AuditedModelError, reason
 from cf_lab_resources.engine.families import families
 from cf_lab_resources.engine.folders import check_folder, folder_files, folder_hash
 from cf_lab_resources.engine.processors import picture_processor
@@ -34,6 +39,9 @@ if TYPE_CHECKING:
 
 BATCH = 16
 # A folder's own sampling has no place in an audit: greedy answers can be had again.
+# Share of the largest logit by which later tokens may move earlier ones: rounding in half precision
+# stays under it, and a token that is seen moves them by more.
+SEEN = 0.05
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
 
 
@@ -54,9 +62,8 @@ class GenerativeModel(Audited):
         model_type: transformers' name of the architecture, such as `llava`.
         device: where it runs.
         batch: sequences a forward pass.
+        formats: without forced choice where options can't be scored.
     """
-
-    formats = (FORCED_CHOICE, OPEN)
 
     folder: Path
     model_type: str
@@ -64,6 +71,7 @@ class GenerativeModel(Audited):
     batch: int
     _model: Any = field(repr=False)
     _processor: Any = field(repr=False)
+    formats: tuple[str, ...] = (FORCED_CHOICE, OPEN)
 
     def choose(self, question: Question) -> Ask[Choice]:
         """A function that scores all options in all orders; see `questions`."""
@@ -159,15 +167,29 @@ class GenerativeModel(Audited):
         inputs = self._inputs(texts, [one.image for one in sequences], "right")
         logits = self._model(**inputs).logits
         ids, lengths = inputs["input_ids"], inputs["attention_mask"].sum(dim=1).tolist()
-        if logits.shape[1] != ids.shape[1]:
-            raise AuditedModelError(
-                f"{self.folder}: {type(self._model).__name__} gives {logits.shape[1]} answers to "
-                f"{ids.shape[1]} tokens, so that options can't be scored token by token"
-            )
         return [
             _mean_log_likelihood(ids[row], logits[row], length, self._answer_tokens(one, text))
             for row, (one, text, length) in enumerate(zip(sequences, texts, lengths, strict=True))
         ]
+
+    def scores_options(self) -> bool:
+        """Whether there are logits for each token, which those of later tokens don't move."""
+        import torch
+        from PIL import Image
+
+        picture, text = Image.new("RGB", (224, 224), "grey"), whole_text(self.prompt("?"), "yes")
+        seen = []
+        with torch.inference_mode():
+            for one in (text, f"{text} no no"):
+                inputs = self._inputs([one], [picture], "right")
+                seen.append((inputs["input_ids"][0], self._model(**inputs).logits[0].float()))
+        (ids, short), (more, long) = seen
+        if len(short) != len(ids) or len(long) != len(more):
+            return False
+        same = int((ids == more[: len(ids)]).cumprod(0).sum())
+        moved = (short[:same] - long[:same]).abs().max()
+        # Not "less than": where weights are no numbers, each answer says so by itself.
+        return not bool(moved > SEEN * short.abs().max())
 
     def _answer_tokens(self, one: _Sequence, text: str) -> int:
         """How many tokens the answer adds, told without the picture, which stands before it.
@@ -237,7 +259,7 @@ def load_generative(folder: Path, device: str | None = None, batch: int = BATCH)
 
     Raises:
         ModelRefused: The folder is missing, or holds a pickle, code, or no safetensors.
-        AuditedModelError: It lacks something else, or answers in a way that can't be scored.
+        AuditedModelError: It lacks something else, or reads the prompt in an encoder.
     """
     import torch
     from transformers import AutoModelForImageTextToText
@@ -271,14 +293,21 @@ def load_generative(folder: Path, device: str | None = None, batch: int = BATCH)
     loaded = GenerativeModel(
         folder, config["model_type"], device, batch, model.to(device).eval(), processor
     )
-    _check_prompt(loaded, processor)
-    return loaded
+    return replace(loaded, formats=_formats(loaded, processor))
 
 
-def _check_prompt(model: GenerativeModel, processor: Any) -> None:
+def _formats(model: GenerativeModel, processor: Any) -> tuple[str, ...]:
+    """What it can be asked in, tried out on a grey picture."""
     place = getattr(processor, "image_token", None)
     if place and place not in model.prompt("?"):
         raise AuditedModelError(
             f"{model.folder}: its chat template leaves out the picture ({place} is not in it); "
             "save the processor with a template for pictures"
         )
+    try:
+        return (FORCED_CHOICE, OPEN) if model.scores_options() else (OPEN,)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise AuditedModelError(
+            f"{model.folder}: the model loads and fails on a grey picture and a word "
+            f"({reason(error)}); look whether its processor and weights belong together"
+        ) from error

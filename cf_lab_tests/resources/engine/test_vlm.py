@@ -18,7 +18,7 @@ from cf_lab_resources.engine.audited import AuditedModel
 from cf_lab_resources.engine.contract import AuditedModelError, Missing
 from cf_lab_resources.engine.folders import ModelRefused
 from cf_lab_resources.engine.loading import load_model
-from cf_lab_resources.engine.questions import Question
+from cf_lab_resources.engine.questions import FORCED_CHOICE, OPEN, Question
 from cf_lab_resources.engine.vlm import GenerativeModel, load_generative
 from cf_lab_tests.audits.synthetic import tiny_clip
 from cf_lab_tests.resources.engine.vlms import (
@@ -26,6 +26,7 @@ from cf_lab_tests.resources.engine.vlms import (
     pictures,
     tiny_idefics3,
     tiny_llava,
+    tiny_paligemma,
     tiny_qwen2_vl,
 )
 
@@ -134,6 +135,18 @@ def test_prompts_follow_the_model_s_template_or_name_the_picture(
     assert sum(choice.probabilities) == pytest.approx(1.0)
 
 
+def test_a_model_that_sees_what_it_is_to_guess_is_asked_in_open_format_only(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    for folder in folders.values():
+        assert load_generative(folder).formats == (FORCED_CHOICE, OPEN)
+    model = load_generative(tiny_paligemma(tmp_path / "paligemma"))
+    assert model.formats == (OPEN,)
+    assert "siglip" in model.describe()["families"]
+    answers = model.speak("what is shown ?", 3)(pictures(2))
+    assert answers == [model.speak("what is shown ?", 3)([one])[0] for one in pictures(2)]
+
+
 def test_a_template_without_the_picture_is_refused(tmp_path: Path) -> None:
     folder = tiny_llava(tmp_path / "blind", template="{{ messages[0]['role'] }}:")
     with pytest.raises(AuditedModelError, match="leaves out the picture"):
@@ -187,6 +200,16 @@ def test_an_incomplete_folder_says_what_is_missing(
     folder = shutil.copytree(folders["llava"], tmp_path / "partial")
     damage(folder)
     with pytest.raises(AuditedModelError, match=complaint):
+        load_generative(folder)
+
+
+def test_a_processor_of_another_model_is_told_when_it_is_loaded(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(folders["llava"], tmp_path / "mixed")
+    settings = json.loads((folder / "processor_config.json").read_text())
+    (folder / "processor_config.json").write_text(json.dumps({**settings, "patch_size": 8}))
+    with pytest.raises(AuditedModelError, match="fails on a grey picture"):
         load_generative(folder)
 
 

@@ -181,6 +181,35 @@ def tiny_qwen2_vl(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def tiny_paligemma(folder: Path, seed: int = 0) -> Path:
+    """A PaliGemma of a SigLIP tower and a Gemma, which attends to the whole prompt both ways."""
+    import torch
+    from transformers import (
+        GemmaConfig,
+        PaliGemmaConfig,
+        PaliGemmaForConditionalGeneration,
+        PaliGemmaProcessor,
+        SiglipImageProcessorPil,
+    )
+
+    edge = {"height": EDGE, "width": EDGE}
+    processor = PaliGemmaProcessor(
+        SiglipImageProcessorPil(size=edge, image_seq_length=4), tokenizer()
+    )
+    text = GemmaConfig(vocab_size=len(processor.tokenizer), head_dim=8, **TEXT)
+    tower = {name: value for name, value in VISION.items() if name != "initializer_range"}
+    torch.manual_seed(seed)
+    model = PaliGemmaForConditionalGeneration(
+        PaliGemmaConfig(
+            vision_config={"model_type": "siglip_vision_model", "projection_dim": 32, **tower},
+            text_config=text.to_dict(),
+            image_token_id=processor.image_token_id,
+            projection_dim=32,
+        )
+    )
+    return _save(model, processor, folder)
+
+
 def _save(model: Any, processor: Any, folder: Path) -> Path:
     # As a model of a hub has it: sampling settings that an audit must not follow.
     model.generation_config.do_sample = True

@@ -14,16 +14,15 @@ loaded, and such a one is asked in open format only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cf_lab_resources.engine.audited import plain, read_config
-from cf_lab_resources.engine.contract import Ask, Audited, AuditedModelError, reason
+from cf_lab_resources.engine.audited import plain
+from cf_lab_resources.engine.contract import Ask, Audited
 from cf_lab_resources.engine.families import families
-from cf_lab_resources.engine.folders import check_folder, folder_files, folder_hash
-from cf_lab_resources.engine.processors import picture_processor
+from cf_lab_resources.engine.folders import folder_files, folder_hash
 from cf_lab_resources.engine.questions import (
     FORCED_CHOICE,
     OPEN,
@@ -37,12 +36,9 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-BATCH = 16
-# A folder's own sampling has no place in an audit: greedy answers can be had again.
 # Share of the largest logit by which later tokens may move earlier ones: rounding in half precision
 # stays under it, and a token that is seen moves them by more.
 SEEN = 0.05
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
 
 
 class _Sequence(NamedTuple):
@@ -55,7 +51,7 @@ class _Sequence(NamedTuple):
 
 @dataclass(frozen=True)
 class GenerativeModel(Audited):
-    """A loaded model with its processor; made by `load_generative`.
+    """A loaded model with its processor; made by `loading.load_generative`.
 
     Attributes:
         folder: where it was loaded from.
@@ -247,67 +243,3 @@ def _mean_log_likelihood(
         raise NotFinite("the tokenizer makes no token of an option")
     places = torch.log_softmax(logits[length - answer - 1 : length - 1].float(), dim=-1)
     return float(places.gather(1, ids[length - answer : length, None]).mean())
-
-
-def load_generative(folder: Path, device: str | None = None, batch: int = BATCH) -> GenerativeModel:
-    """Load a transformers folder as a generative audited model.
-
-    Args:
-        folder: as `save_pretrained` writes it, with processor, image processor and tokenizer.
-        device: a torch device; by default the GPU where there is one.
-        batch: sequences a forward pass.
-
-    Raises:
-        ModelRefused: The folder is missing, or holds a pickle, code, or no safetensors.
-        AuditedModelError: It lacks something else, or reads the prompt in an encoder.
-    """
-    import torch
-    from transformers import AutoModelForImageTextToText
-
-    check_folder(folder)
-    config = read_config(folder)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            # Large models fit a GPU only in their own precision, which few CPUs compute in.
-            dtype="auto" if device.startswith("cuda") else torch.float32,
-        )
-        processor = picture_processor(folder, model.config)
-    except (OSError, ValueError, ImportError, TypeError, AttributeError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise AuditedModelError(
-            f"{folder}: the model can't be loaded: {said}; it needs config.json, safetensors "
-            "weights, and the files of processor, image processor and tokenizer"
-        ) from error
-    if model.config.is_encoder_decoder:
-        raise AuditedModelError(
-            f"{folder}: {type(model).__name__} reads the prompt in an encoder; only models whose "
-            "answer follows the prompt in one row of tokens can be audited"
-        )
-    for name in SAMPLING:
-        setattr(model.generation_config, name, None)
-    loaded = GenerativeModel(
-        folder, config["model_type"], device, batch, model.to(device).eval(), processor
-    )
-    return replace(loaded, formats=_formats(loaded, processor))
-
-
-def _formats(model: GenerativeModel, processor: Any) -> tuple[str, ...]:
-    """What it can be asked in, tried out on a grey picture."""
-    place = getattr(processor, "image_token", None)
-    if place and place not in model.prompt("?"):
-        raise AuditedModelError(
-            f"{model.folder}: its chat template leaves out the picture ({place} is not in it); "
-            "save the processor with a template for pictures"
-        )
-    try:
-        return (FORCED_CHOICE, OPEN) if model.scores_options() else (OPEN,)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise AuditedModelError(
-            f"{model.folder}: the model loads and fails on a grey picture and a word "
-            f"({reason(error)}); look whether its processor and weights belong together"
-        ) from error

@@ -26,6 +26,7 @@ from cf_lab_assets.models import audited
 from cf_lab_resources.bucket import Bucket, open_bucket
 from cf_lab_resources.dagster import BucketResource
 from cf_lab_resources.engine.contract import Ask, Audited
+from cf_lab_resources.engine.loading import load_generative
 from cf_lab_resources.engine.questions import (
     ASSOCIATION,
     FORCED_CHOICE,
@@ -34,7 +35,6 @@ from cf_lab_resources.engine.questions import (
     Question,
     choose,
 )
-from cf_lab_resources.engine.vlm import load_generative
 from cf_lab_tests.audits.synthetic import DATASET_HASH, put_dataset
 from cf_lab_tests.resources.engine.vlms import tiny_llava
 

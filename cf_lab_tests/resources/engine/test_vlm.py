@@ -17,9 +17,9 @@ from cf_lab_resources.engine import contract
 from cf_lab_resources.engine.audited import AuditedModel
 from cf_lab_resources.engine.contract import AuditedModelError, Missing
 from cf_lab_resources.engine.folders import ModelRefused
-from cf_lab_resources.engine.loading import load_model
+from cf_lab_resources.engine.loading import load_generative, load_model
 from cf_lab_resources.engine.questions import FORCED_CHOICE, OPEN, Question
-from cf_lab_resources.engine.vlm import GenerativeModel, load_generative
+from cf_lab_resources.engine.vlm import GenerativeModel
 from cf_lab_tests.audits.synthetic import tiny_clip
 from cf_lab_tests.resources.engine.vlms import (
     EDGE,

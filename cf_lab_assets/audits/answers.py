@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cf_lab_assets.audits.declaration import AuditConfig
+from cf_lab_resources.engine.questions import ASSOCIATION
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -126,9 +127,13 @@ def set_means(values: Floats, sets: Integers) -> tuple[Integers, Floats]:
 
 
 def read_answers(responses: pa.Table, config: AuditConfig) -> dict[str, Answers]:
-    """The responses as one block of numbers per declared attribute; row order is immaterial."""
+    """The responses as one block of numbers per declared attribute; row order is immaterial.
+
+    Of the formats only association has a score for each occupation; a missing score is NaN.
+    """
     import pyarrow.compute as pc
 
+    responses = responses.filter(pc.equal(responses["format"], ASSOCIATION))
     prompts = _codes(responses["prompt"], config.occupations)
     responses = responses.filter(prompts >= 0)
     prompts = prompts[prompts >= 0]

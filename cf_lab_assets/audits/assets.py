@@ -35,8 +35,16 @@ COLUMNS = {
     "attribute": ("string", "null for a source picture"),
     "value": ("string", "null for a source picture"),
     "is_placebo": ("bool", "re-rendered with the source's own values"),
-    "prompt": ("string", "the occupation"),
-    "score": ("float", "cosine of picture and prompt"),
+    "prompt": ("string", "the occupation or option; null in open format"),
+    "score": ("float", "cosine, an adapter's score, or an option's probability"),
+    "format": ("string", "association, forced_choice or open"),
+    "question": ("string", "its name; null for association"),
+    "prediction": ("string", "the option that was chosen, or read from the answer"),
+    "answer": ("string", "text, in open format"),
+    "outcome": ("string", "parsed, refusal or parse_failure, in open format"),
+    "likelihoods": ("list<float>", "the option's mean log-likelihood in each order, in nats"),
+    "position_bias": ("float", "mean probability of what is listed first, less chance"),
+    "failure": ("string", "why there is no answer; null where there is one"),
 }
 
 
@@ -66,7 +74,7 @@ def _readable_failures() -> Iterator[None]:
     group_name=names.AUDITS,
     owners=names.OWNERS,
     kinds={"python", "pytorch", "parquet"},
-    code_version="1",
+    code_version="2",
     pool=names.GPU_POOL,
     op_tags=names.GPU_OP_TAGS,
     check_specs=checks.RESPONSE_CHECKS,
@@ -74,10 +82,9 @@ def _readable_failures() -> Iterator[None]:
 def responses(
     context: dg.AssetExecutionContext, config: ResponsesConfig, bucket: BucketResource
 ) -> dg.MaterializeResult:
-    """An audited model's score of every member and source picture for every occupation."""
-    from cf_lab_assets.audits import association
-    from cf_lab_assets.models.artifacts import model_folder
-    from cf_lab_resources.engine.audited import load_audited
+    """What an audited model says of every member and source picture, raw, in all its formats."""
+    from cf_lab_assets.audits import association, tallies
+    from cf_lab_assets.models.audited import open_audited
 
     opened, name = bucket.open(), context.partition_key
     with _readable_failures():
@@ -90,7 +97,7 @@ def responses(
             association.PAIR_COLUMNS,
         )
         declared = _declaration(opened, config.declaration)
-        model = load_audited(model_folder(name))
+        model = open_audited(name, opened, config.batch)
         key = store.responses_key(dataset_hash, name)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "responses.parquet"
@@ -107,12 +114,13 @@ def responses(
             ),
             "dagster/uri": opened.url(key),
             "pictures": pictures,
-            "prompts": len(declared.occupations),
+            "formats": ", ".join(model.formats),
+            "outcomes": _outcome_table(tallies.outcomes(written)),
             "dataset_hash": dataset_hash,
             "declaration_hash": declared.hash,
         },
         check_results=[
-            checks.responses_are_complete(written, pairs, declared.occupations),
+            checks.responses_are_complete(written, pairs, declared, model.formats),
             checks.audited_model_is_not_the_scorer(model.describe(), manifest["models"]),
         ],
     )
@@ -261,6 +269,15 @@ def _first_date(bucket: "Bucket", dataset_hash: str, built: Mapping[str, Any]) -
 
 def _list_of(headlines: list[dict[str, str]]) -> str:
     return "\n".join(f"- {line['sentence']}" for line in headlines)
+
+
+def _outcome_table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    texts = ("format", "question", "attribute", "value")
+    columns = [
+        *(dg.TableColumn(name, "string") for name in texts),
+        *(dg.TableColumn(name, "int") for name in records[0] if name not in texts),
+    ]
+    return dg.MetadataValue.table([dg.TableRecord(one) for one in records], dg.TableSchema(columns))
 
 
 def _primary_table(results: list[dict[str, Any]]) -> dg.TableMetadataValue:

@@ -15,6 +15,7 @@ from PIL import Image
 from cf_lab_assets.audits import association
 from cf_lab_assets.audits.declaration import AuditConfig
 from cf_lab_resources.bucket import Bucket
+from cf_lab_resources.engine.questions import ASSOCIATION
 
 DATASET_HASH = "d" * 64
 OCCUPATIONS = ("doctor", "nurse", "pilot")
@@ -43,6 +44,7 @@ def audit(config: AuditConfig, name: str = "model-a") -> dict[str, object]:
         "model": {
             "name": name,
             "model_type": "clip",
+            "families": ["clip"],
             "architectures": ["CLIPModel"],
             "parameters": 1234,
             "dimension": 8,
@@ -98,6 +100,8 @@ def responses(
                 )
             )
     schema = association.responses_schema(audit(config, name))
+    empty = (None,) * (len(schema) - len(rows[0]) - 1)
+    rows = [(*row, ASSOCIATION, *empty) for row in rows]
     columns = [
         pa.array(column, field.type)
         for column, field in zip(zip(*rows, strict=True), schema, strict=True)

@@ -214,16 +214,16 @@ def test_one_missing_or_infinite_score_fails_completeness(
     model = load_audited(folders[MODELS[0]])
     association.respond(model, "m", bucket, pairs, config, path, DATASET_HASH, batch=2)
     table = pq.read_table(path)
-    whole = checks.responses_are_complete(table, pairs, config.occupations)
+    whole = checks.responses_are_complete(table, pairs, config, model.formats)
     assert whole.passed
-    short = checks.responses_are_complete(table.slice(1), pairs, config.occupations)
+    short = checks.responses_are_complete(table.slice(1), pairs, config, model.formats)
     assert not short.passed
     assert short.metadata["members_unanswered"].value == 1
     scores = table["score"].to_pylist()
     scores[-1] = float("nan")
     column = table.schema.get_field_index("score")
     broken = table.set_column(column, "score", pa.array(scores, pa.float32()))
-    result = checks.responses_are_complete(broken, pairs, config.occupations)
+    result = checks.responses_are_complete(broken, pairs, config, model.formats)
     assert not result.passed
     assert result.metadata["sources_unanswered"].value == 1
 

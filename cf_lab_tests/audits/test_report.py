@@ -245,3 +245,16 @@ def test_what_was_offered_is_unknown_and_not_zero_without_tables() -> None:
 def test_numbers_for_people(value: Any, shown: str) -> None:
     assert sentences.plain(value) == shown
     assert sentences.signed(value) == shown
+
+
+def test_a_system_without_embeddings_or_without_files_says_so(
+    documents: list[dict[str, Any]],
+) -> None:
+    skewed, balanced = copy.deepcopy(documents)
+    skewed["model"] |= {"dimension": None, "model_type": "llava"}
+    nothing: dict[str, Any] = dict.fromkeys(("parameters", "dimension", "dtype", "tokenizer"))
+    adapter = {"model_type": "foo", "image_processor": {}, "sha256": None, "architectures": []}
+    balanced["model"] |= nothing | adapter | {"uri": "https://host/score"}
+    page = Page(report.render(report.build([skewed, balanced], MANIFEST, [], "2026-11-23"), None))
+    assert "1,234 parameters, run in float32" in page.text
+    assert "https://host/score, declared to be of the family foo" in page.text

@@ -160,10 +160,22 @@ def read_answers(responses: pa.Table, config: AuditConfig) -> dict[str, Answers]
         placebo[set_rows[marked]] = codes[marked]
         owner = np.full(len(set_ids), -1)
         owner[set_rows] = source_rows[mask]
+        first = np.unique(set_rows, return_index=True)[1]
+        within = held_fixed(part["values"].take(first).to_pylist(), attribute)
+        sets = np.arange(len(set_ids))
         answers[attribute] = Answers(
-            attribute, values, np.arange(len(set_ids)), members, placebo, sources[owner]
+            attribute, values, sets, members, placebo, sources[owner], within
         )
     return answers
+
+
+def held_fixed(
+    members: Sequence[Sequence[tuple[str, str]] | None], attribute: str
+) -> dict[str, NDArray[np.object_]]:
+    """The other attributes' values by row, from those of one member each, (attribute, value)."""
+    rows = [dict(member or ()) for member in members]
+    others = sorted({name for row in rows for name in row} - set(attribute.split("+")))
+    return {name: np.array([row.get(name) for row in rows], dtype=object) for name in others}
 
 
 def _codes(column: Any, known: Sequence[str]) -> Integers:

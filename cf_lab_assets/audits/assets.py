@@ -35,6 +35,7 @@ COLUMNS = {
     "attribute": ("string", "null for a source picture"),
     "value": ("string", "null for a source picture"),
     "is_placebo": ("bool", "re-rendered with the source's own values"),
+    "values": ("map<string, string>", "of all known attributes; null for a source picture"),
     "prompt": ("string", "the occupation or option; null in open format"),
     "score": ("float", "cosine, an adapter's score, or an option's probability"),
     "format": ("string", "association, forced_choice or open"),
@@ -166,9 +167,65 @@ def bias_metrics(context: dg.AssetExecutionContext, bucket: BucketResource) -> d
     )
 
 
+class CalibrationConfig(dg.Config):
+    """How many audits are simulated."""
+
+    declaration: str = Field(
+        default="",
+        description="bucket key of a JSON audit declaration; empty: the starter world's",
+    )
+    audits: int = Field(default=1000, ge=100, description="simulated audits of each oracle")
+    ranked: int = Field(default=100, ge=20, description="of them, those whose rankings are tested")
+
+
+@dg.asset(
+    key=names.CALIBRATION,
+    deps=[names.DATASET],
+    group_name=names.AUDITS,
+    owners=names.OWNERS,
+    kinds={"python", "json"},
+    code_version="1",
+    check_specs=checks.CALIBRATION_CHECKS,
+)
+def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.MaterializeResult:
+    """The auditor audited: what it measures of oracles with planted effects on these sets."""
+    from cf_lab_assets.audits import calibration as calibrating
+    from cf_lab_assets.audits import plots, report
+    from cf_lab_assets.audits.declaration import canonical_json
+
+    opened = bucket.open()
+    with _readable_failures():
+        dataset_hash = store.latest_dataset(opened)
+        pairs = store.read_table(
+            opened,
+            store.dataset_key(dataset_hash, "pairs.parquet"),
+            "counterfactuals/dataset",
+            calibrating.PAIR_COLUMNS,
+        )
+        declared = _declaration(opened, config.declaration)
+        skeletons = calibrating.skeletons(pairs, declared)
+        found = calibrating.calibrate(skeletons, declared, config.audits, config.ranked)
+    key = store.calibration_key(dataset_hash)
+    opened.put_bytes(key, canonical_json({"dataset_hash": dataset_hash, **found}))
+    shown = ("oracle", "attribute", "name", "measured", "low", "high", "sets", "passed")
+    rows = [dg.TableRecord({name: one[name] for name in shown}) for one in found["quantities"]]
+    plot = report.data_uri(plots.power_curves(found["power"], METADATA_DPI))
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(rows),
+            "dagster/uri": opened.url(key),
+            "quantities": dg.MetadataValue.table(rows),
+            "power": dg.MetadataValue.md(f"![power by size of effect]({plot})"),
+            "audits of each oracle": config.audits,
+            "dataset_hash": dataset_hash,
+        },
+        check_results=[checks.the_auditor_is_calibrated(found)],
+    )
+
+
 @dg.asset(
     key=names.BIAS_REPORT,
-    deps=[names.BIAS_METRICS],
+    deps=[names.BIAS_METRICS, names.CALIBRATION],
     group_name=names.AUDITS,
     owners=names.OWNERS,
     kinds={"python", "json"},

@@ -39,13 +39,14 @@ PAIR_COLUMNS = [
     "attribute",
     "value",
     "is_placebo",
+    "values",
     "image_key",
     "image_sha256",
     "source_image_key",
     "source_image_sha256",
 ]
 # Of them, those that responses repeat.
-REPEATED = ["pair_id", "set_id", "source_id", "attribute", "value", "is_placebo"]
+REPEATED = ["pair_id", "set_id", "source_id", "attribute", "value", "is_placebo", "values"]
 
 
 def responses_schema(audit: dict[str, Any] | None = None) -> pa.Schema:
@@ -56,6 +57,7 @@ def responses_schema(audit: dict[str, Any] | None = None) -> pa.Schema:
         *((name, pa.string()) for name in ("model", "role", "pair_id", "set_id", "source_id")),
         *((name, pa.string()) for name in ("attribute", "value")),
         ("is_placebo", pa.bool_()),
+        ("values", pa.map_(pa.string(), pa.string())),
         *asking.answer_schema(),
     ]
     metadata = None if audit is None else {AUDIT_METADATA: canonical_json(audit)}
@@ -194,6 +196,7 @@ def _source_rows(pairs: pa.Table) -> pa.Table:
             "attribute": empty,
             "value": empty,
             "is_placebo": pa.repeat(False, len(chosen)),
+            "values": pa.nulls(len(chosen), pairs.schema.field("values").type),
             "image_key": chosen["source_image_key"],
             "image_sha256": chosen["source_image_sha256"],
         }

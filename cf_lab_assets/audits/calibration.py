@@ -27,7 +27,7 @@ import numpy as np
 from scipy import special, stats
 
 from cf_lab_assets.audits import metrics, rankings, statistics
-from cf_lab_assets.audits.answers import Answers, Floats, Integers
+from cf_lab_assets.audits.answers import Answers, Floats, Integers, held_fixed
 from cf_lab_assets.audits.declaration import AuditConfig
 from cf_lab_assets.audits.effects import Contrast, effects
 from cf_lab_assets.audits.errors import AuditError
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA = "cf-lab/audit-calibration/1"
+PAIR_COLUMNS = ["set_id", "attribute", "value", "values", "is_placebo"]
 NULL, SHIFT, INTERSECTION, VARIANCE, RANKING = ORACLES = (
     "null",
     "shift",
@@ -94,7 +95,7 @@ def skeletons(pairs: pa.Table, config: AuditConfig) -> dict[str, Answers]:
     Raises:
         AuditError: it has no set of any declared attribute.
     """
-    rows = pairs.select(["set_id", "attribute", "value", "values", "is_placebo"]).to_pylist()
+    rows = pairs.select(PAIR_COLUMNS).to_pylist()
     found = {}
     for attribute, values in config.attributes.items():
         members: dict[str, list[dict[str, Any]]] = {}
@@ -117,16 +118,15 @@ def _skeleton(
         names = sorted(rng.choice(names, MOST_SETS, replace=False).tolist())
     there = np.full((len(names), len(values), 1), np.nan)
     placebo = np.full(len(names), -1)
-    shared: list[dict[str, str]] = []
+    shared: list[Any] = []
     for row, name in enumerate(names):
         for member in members[name]:
             column = values.index(member["value"])
             there[row, column] = 0.0
             if member["is_placebo"]:
                 placebo[row] = column
-        shared.append({k: v for k, v in members[name][0]["values"] if k != attribute})
-    others = sorted({other for one in shared for other in one})
-    within = {other: np.array([one.get(other) for one in shared], dtype=object) for other in others}
+        shared.append(members[name][0]["values"])
+    within = held_fixed(shared, attribute)
     count = len(names)
     return Answers(
         attribute, tuple(values), np.arange(count), there, placebo, np.zeros((count, 1)), within

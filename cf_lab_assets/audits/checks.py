@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RESPONSES_ARE_COMPLETE = "responses_are_complete"
 AUDITED_MODEL_IS_NOT_THE_SCORER = "audited_model_is_not_the_scorer"
+THE_AUDITOR_IS_CALIBRATED = "the_auditor_is_calibrated"
 EVERY_PRIMARY_ENDPOINT_IS_REPORTED = "every_primary_endpoint_is_reported"
 
 RESPONSE_CHECKS = [
@@ -37,6 +38,14 @@ RESPONSE_CHECKS = [
         blocking=True,
         description="No model of the audited model's family chose the pictures it is audited on.",
     ),
+]
+CALIBRATION_CHECKS = [
+    dg.AssetCheckSpec(
+        THE_AUDITOR_IS_CALIBRATED,
+        asset=names.CALIBRATION,
+        blocking=True,
+        description="Of oracles with planted effects the auditor measures what was planted.",
+    )
 ]
 REPORT_CHECKS = [
     dg.AssetCheckSpec(
@@ -118,6 +127,26 @@ def audited_model_is_not_the_scorer(
             ),
             "faults": dg.MetadataValue.json(faults),
             "limit": 0,
+        },
+    )
+
+
+def the_auditor_is_calibrated(calibration: Mapping[str, Any]) -> dg.AssetCheckResult:
+    """Whether every quantity that could be measured of the auditor is within its limits.
+
+    A dataset that is too small to measure any of them shows nothing, and is warned of.
+    """
+    failed = [one for one in calibration["quantities"] if not one["passed"]]
+    return dg.AssetCheckResult(
+        check_name=THE_AUDITOR_IS_CALIBRATED,
+        passed=not failed and calibration["measured"] > 0,
+        severity=dg.AssetCheckSeverity.ERROR if failed else dg.AssetCheckSeverity.WARN,
+        metadata={
+            "quantities outside their limits": len(failed),
+            "limit": 0,
+            "measured": calibration["measured"],
+            "not measurable": len(calibration["quantities"]) - calibration["measured"],
+            "failed": dg.MetadataValue.json(failed),
         },
     )
 

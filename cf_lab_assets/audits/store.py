@@ -36,6 +36,11 @@ def report_key(dataset_hash: str, suffix: str) -> str:
     return f"audits/{dataset_hash}/report/report{suffix}"
 
 
+def calibration_key(dataset_hash: str) -> str:
+    """Key of what the auditor measured of oracles on a dataset's sets."""
+    return f"audits/{dataset_hash}/calibration.json"
+
+
 def counterfactuals_key(batch: str, table: str) -> str:
     """Key of one of the counterfactual tables of a source batch."""
     return f"counterfactuals/{batch}/{table}.parquet"

@@ -36,6 +36,7 @@ from cf_lab_assets.audits import comparisons, decisions, effects, rankings, stat
 from cf_lab_assets.audits.answers import Answers, read_answers
 from cf_lab_assets.audits.association import audit_of
 from cf_lab_assets.audits.declaration import AuditConfig
+from cf_lab_assets.audits.generative import generative_results
 from cf_lab_assets.audits.results import (
     CHANCE,
     FLOOR,
@@ -43,6 +44,7 @@ from cf_lab_assets.audits.results import (
     INTERVAL,
     NO_FLOOR,
     NOT_FOUND,
+    PRIMARY,
     SCHEMA,
     Result,
 )
@@ -54,6 +56,7 @@ from cf_lab_assets.audits.table import (
     decisions_of,
     query_by_query,
 )
+from cf_lab_resources.engine.questions import ASSOCIATION
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +78,10 @@ def compute(responses: pa.Table) -> dict[str, Any]:
     audit = audit_of(responses)
     config = AuditConfig.model_validate(audit["declaration"])
     answers = read_answers(responses, config)
-    results = score_results(answers, config)
+    associates = ASSOCIATION in audit.get("formats", [ASSOCIATION])
+    results = score_results(answers, config) if associates else []
+    results += generative_results(responses, config)
+    results += _unasked(results, answers, config)
     judge(results, config)
     return {
         "schema": SCHEMA,
@@ -88,6 +94,19 @@ def compute(responses: pa.Table) -> dict[str, Any]:
         "undeclared": _undeclared(responses, config),
         "results": [_plain(result) for result in results],
     }
+
+
+def _unasked(
+    results: list[Result], answers: Mapping[str, Answers], config: AuditConfig
+) -> list[Result]:
+    """Primary endpoints that no format of the model answers: insufficient, and not left out."""
+    known = {one["endpoint"] for one in results if one["family"] == PRIMARY}
+    return [
+        one
+        for attribute in config.attributes
+        for one in effects.primary_effects(answers[attribute], config)
+        if one["endpoint"] not in known
+    ]
 
 
 def score_results(answers: Mapping[str, Answers], config: AuditConfig) -> list[Result]:

@@ -178,7 +178,7 @@ def _differences(answers: Answers, contrasts: Sequence[Contrast], config: AuditC
     for (a, b), columns in pairs.items():
         before, after = answers.values.index(a), answers.values.index(b)
         sets, found = answers.differences(before, after, weights[:, columns])
-        values[np.ix_(sets, columns)] = found
+        values[np.ix_(sets, np.array(columns))] = found
     return values
 
 

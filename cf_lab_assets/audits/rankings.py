@@ -13,8 +13,10 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from cf_lab_assets.audits import statistics
@@ -120,7 +122,7 @@ def prefix_counts(ranking: Ranking, weights: Floats, k: int, values: int) -> Flo
     return _shared(ranking, held.astype(np.float32)[:, :, None] * shown, k)
 
 
-def _shared(ranking: Ranking, held: Floats, k: int) -> Floats:
+def _shared(ranking: Ranking, held: NDArray[Any], k: int) -> Floats:
     """Running counts at each of K places from what each member holds, (b, head, values).
 
     Within a group of tied members, or of copies of one, the places go to its values in

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+
+from cf_lab_assets.audits.instrument import confounds
+from cf_lab_assets.audits.instrument.findings import FAILS, HOLDS, INSUFFICIENT
+from cf_lab_tests.audits.instrument.planted import members_of, scene
+
+
+def masked(sets, border=(0, 0), seed=0):
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(sets):
+        before = scene(rng)
+        made.append(
+            confounds.mask_set("gender", ["woman", "man"], before, members_of(before, rng, border))
+        )
+    return made
+
+
+def probed(sets, border=(0, 0), seed=0):
+    made = masked(sets, border, seed)
+    (found,) = confounds.probe_all(made, {"gender": len(made)})
+    return found
+
+
+def test_a_border_colour_that_goes_with_the_value_is_found():
+    found = probed(100, border=(0, 6))
+    assert found.finding.verdict == FAILS
+    assert found.finding.estimate > 0.97
+    assert found.finding.low > confounds.AUC_LIMIT.value
+    assert found.by_value.keys() == {"woman", "man"}
+    differing = {row["statistic"] for row in found.statistics if row["differs"]}
+    assert "brightness" in differing
+    assert not differing & {"red_green", "yellow_blue"}
+
+
+def test_a_clean_set_is_at_chance_although_its_middle_shows_the_value():
+    found = probed(400)
+    assert found.finding.verdict == HOLDS
+    assert found.finding.low < 0.5 < found.finding.high
+    assert not any(row["differs"] for row in found.statistics)
+    assert 0.1 < found.masked < 0.3
+
+
+def test_chance_is_one_half_over_many_clean_datasets():
+    found = [probed(30, seed=seed).finding.estimate for seed in range(1, 13)]
+    assert np.mean(found) == pytest.approx(0.5, abs=0.08)
+
+
+def test_few_sets_are_measured_and_not_judged():
+    assert probed(20, border=(0, 6)).finding.verdict == INSUFFICIENT
+    assert probed(20, border=(0, 6)).finding.estimate > 0.9
+    assert probed(5, border=(0, 6)).finding.estimate is None
+
+
+def test_the_mask_is_all_that_any_member_changed_and_a_rim():
+    before = np.full((64, 64, 3), 100, np.uint8)
+    members = np.stack([before, before])
+    members[0, 10, 10] = 100 + confounds.CHANGED  # not more than the threshold
+    members[1, 30, 40, 2] = 100 + confounds.CHANGED + 1
+    changed = confounds.changed_pixels(before, members)
+    assert changed[27:34, 37:44].all()
+    assert changed.sum() == 49
+
+
+def test_what_is_masked_tells_nothing_and_what_is_left_is_kept():
+    rng = np.random.default_rng(1)
+    before = scene(rng)
+    members = np.stack([before, before])
+    members[1, 12:20, 12:20] = 255
+    (one,) = [confounds.mask_set("gender", ["woman", "man"], before, members)]
+    assert np.abs(one.features).max() == 0
+
+
+def test_members_are_told_by_value_whatever_their_order():
+    before = scene(np.random.default_rng(2))
+    pair = members_of(before, np.random.default_rng(3), (0, 6))
+    one = confounds.mask_set("gender", ["woman", "man"], before, pair)
+    other = confounds.mask_set("gender", ["man", "woman"], before, pair[::-1])
+    assert one.values == other.values == ("man", "woman")
+    assert np.array_equal(one.features, other.features)
+
+
+def test_a_set_that_changed_nearly_everywhere_is_skipped_and_counted():
+    before = np.zeros((32, 32, 3), np.uint8)
+    assert confounds.mask_set("age", ["old", "young"], before, np.stack([before, ~before])) is None
+    (found,) = confounds.probe_all([*masked(40), None], {"gender": 41})
+    assert found.skipped == 1
+    assert found.finding.n == 40
+
+
+def test_auc_within_sets_counts_ties_half():
+    scores = np.zeros((2, 3, 3))
+    scores[1] = np.eye(3)
+    scores[1, 2, 0] = 2.0
+    assert confounds.within_set_auc(scores).tolist() == [[0.5, 0.5, 0.5], [0.5, 1.0, 1.0]]
+
+
+def test_no_set_is_scored_by_a_probe_that_has_seen_it():
+    # Each set has a feature of its own, which a probe that saw the set would know by heart.
+    sets = 40
+    features = np.zeros((sets, 2, sets))
+    features[range(sets), 0, range(sets)], features[range(sets), 1, range(sets)] = 1, -1
+    scores = confounds.out_of_fold(features, "by heart")
+    assert np.abs(scores).max() == 0

@@ -6,12 +6,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from cf_lab_assets.audits.instrument import appearance, confounds, examination, parity
+from cf_lab_assets.audits.instrument import (
+    appearance,
+    confounds,
+    editor_parity,
+    examination,
+    filter_parity,
+    masking,
+)
 from cf_lab_assets.audits.instrument.agreement import KAPPA_LIMIT, Agreement, agreement
 from cf_lab_assets.audits.instrument.comparisons import DRAWS, LEVEL, SEED, Compared
 from cf_lab_assets.audits.instrument.confounds import Probe
+from cf_lab_assets.audits.instrument.filter_parity import FilterParity
 from cf_lab_assets.audits.instrument.findings import Finding, Limit, plain, ranked
-from cf_lab_assets.audits.instrument.parity import FilterParity
 from cf_lab_assets.audits.instrument.reading import Readings, read_batches
 
 if TYPE_CHECKING:
@@ -76,8 +83,8 @@ def measure(
 def judge(readings: Readings, examined: examination.Examined) -> Instrument:
     """The same from what was read and seen."""
     return Instrument(
-        parity.editor_parity(readings, examined.realism, examined.drift),
-        parity.filter_parity(readings.sets),
+        editor_parity.editor_parity(readings, examined.realism, examined.drift),
+        filter_parity.filter_parity(readings.sets),
         confounds.probe_all(examined.sets, examined.offered),
         [agreement(name, counts) for name, counts in sorted(readings.answers.items())],
         len(readings.source_ids),
@@ -123,17 +130,17 @@ def _method() -> dict[str, Any]:
         "bootstrap_draws": DRAWS,
         "seed": SEED,
         "skin_window": list(appearance.FACE),
-        "changed_pixel_levels": confounds.CHANGED,
-        "mask_grows_by": confounds.DILATION,
-        "least_picture_left": confounds.LEAST_LEFT,
+        "changed_pixel_levels": masking.CHANGED,
+        "mask_grows_by": masking.DILATION,
+        "least_picture_left": masking.LEAST_LEFT,
         "folds": confounds.FOLDS,
     }
 
 
 def _limits() -> dict[str, Any]:
     limits: dict[str, Limit] = {
-        **parity.MEASURES,
-        "acceptance": parity.RATIO_LIMIT,
+        **editor_parity.MEASURES,
+        "acceptance": filter_parity.RATIO_LIMIT,
         "auc": confounds.AUC_LIMIT,
         "kappa": KAPPA_LIMIT,
     }

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cf_lab_assets.audits.instrument import appearance, confounds
-from cf_lab_assets.audits.instrument.confounds import MaskedSet
+from cf_lab_assets.audits.instrument import appearance, masking
+from cf_lab_assets.audits.instrument.masking import MaskedSet
 from cf_lab_assets.audits.instrument.reading import FirstDraw, Readings
 from cf_lab_resources.engine.pictures import decode, square
 
@@ -177,4 +177,4 @@ def _masked(
     keys = [members[0]["source_image_key"], *(one["image_key"] for one in members)]
     stack = _stack(keys, pictures)
     values = [one["value"] for one in members]
-    return confounds.mask_set(members[0]["attribute"], values, stack[0], stack[1:])
+    return masking.mask_set(members[0]["attribute"], values, stack[0], stack[1:])

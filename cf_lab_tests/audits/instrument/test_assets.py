@@ -9,7 +9,7 @@ import pytest
 
 from cf_lab_assets import names
 from cf_lab_assets.audits import store
-from cf_lab_assets.audits.instrument import assets, checks, parity
+from cf_lab_assets.audits.instrument import assets, checks, editor_parity, filter_parity
 from cf_lab_assets.audits.instrument.comparisons import Compared
 from cf_lab_assets.audits.instrument.document import Instrument
 from cf_lab_assets.audits.instrument.findings import FAILS, HOLDS, INSUFFICIENT, Finding, Limit
@@ -77,7 +77,7 @@ def test_a_small_dataset_is_measured_and_called_insufficient_and_a_rerun_changes
     before = bucket.get_bytes(key)
     written = json.loads(before)
     assert written["sources"] == written["examined_sources"] == 3
-    assert set(written["editor"]) == set(parity.MEASURES)
+    assert set(written["editor"]) == set(editor_parity.MEASURES)
     assert all(one["n"] for one in written["editor"]["realism"]["cells"])
     assert {one["attribute"] for one in written["agreement"]} == set(world.ATTRIBUTES)
     assert sum(cell["offered"] for cell in written["filter"]["cells"]) == 4 * 9
@@ -153,7 +153,7 @@ def test_a_check_passes_only_where_all_is_known_and_holds(verdicts, passed, seve
 
 def test_what_is_lost_fails_the_filters_check_as_a_warning_and_is_named():
     lost = ["gender: occupation judge (0 of 3)"]
-    found = parity.FilterParity([], [finding(HOLDS)], None, None, None, lost)
+    found = filter_parity.FilterParity([], [finding(HOLDS)], None, None, None, lost)
     empty = Instrument({"success": Compared([], [])}, found, [], [], 0, 0)
     by_name = {one.check_name: one for one in checks.instrument_results(empty)}
     one = by_name[checks.FILTER]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cf_lab_assets.audits.instrument import confounds
+from cf_lab_assets.audits.instrument import confounds, masking
 from cf_lab_assets.audits.instrument.findings import FAILS, HOLDS, INSUFFICIENT
 from cf_lab_tests.audits.instrument.planted import members_of, scene
 
@@ -12,7 +12,7 @@ def masked(sets, border=(0, 0), seed=0):
     for _ in range(sets):
         before = scene(rng)
         made.append(
-            confounds.mask_set("gender", ["woman", "man"], before, members_of(before, rng, border))
+            masking.mask_set("gender", ["woman", "man"], before, members_of(before, rng, border))
         )
     return made
 
@@ -56,9 +56,9 @@ def test_few_sets_are_measured_and_not_judged():
 def test_the_mask_is_all_that_any_member_changed_and_a_rim():
     before = np.full((64, 64, 3), 100, np.uint8)
     members = np.stack([before, before])
-    members[0, 10, 10] = 100 + confounds.CHANGED  # not more than the threshold
-    members[1, 30, 40, 2] = 100 + confounds.CHANGED + 1
-    changed = confounds.changed_pixels(before, members)
+    members[0, 10, 10] = 100 + masking.CHANGED  # not more than the threshold
+    members[1, 30, 40, 2] = 100 + masking.CHANGED + 1
+    changed = masking.changed_pixels(before, members)
     assert changed[27:34, 37:44].all()
     assert changed.sum() == 49
 
@@ -68,22 +68,22 @@ def test_what_is_masked_tells_nothing_and_what_is_left_is_kept():
     before = scene(rng)
     members = np.stack([before, before])
     members[1, 12:20, 12:20] = 255
-    (one,) = [confounds.mask_set("gender", ["woman", "man"], before, members)]
+    (one,) = [masking.mask_set("gender", ["woman", "man"], before, members)]
     assert np.abs(one.features).max() == 0
 
 
 def test_members_are_told_by_value_whatever_their_order():
     before = scene(np.random.default_rng(2))
     pair = members_of(before, np.random.default_rng(3), (0, 6))
-    one = confounds.mask_set("gender", ["woman", "man"], before, pair)
-    other = confounds.mask_set("gender", ["man", "woman"], before, pair[::-1])
+    one = masking.mask_set("gender", ["woman", "man"], before, pair)
+    other = masking.mask_set("gender", ["man", "woman"], before, pair[::-1])
     assert one.values == other.values == ("man", "woman")
     assert np.array_equal(one.features, other.features)
 
 
 def test_a_set_that_changed_nearly_everywhere_is_skipped_and_counted():
     before = np.zeros((32, 32, 3), np.uint8)
-    assert confounds.mask_set("age", ["old", "young"], before, np.stack([before, ~before])) is None
+    assert masking.mask_set("age", ["old", "young"], before, np.stack([before, ~before])) is None
     (found,) = confounds.probe_all([*masked(40), None], {"gender": 41})
     assert found.skipped == 1
     assert found.finding.n == 40

@@ -49,7 +49,9 @@ class MaskedSet:
 
 
 def changed_pixels(before: Pixels, members: Pixels) -> Flags:
-    """Where any member differs from the picture before, grown by `DILATION`.
+    """Where a member differs from the picture before, grown by `DILATION`, and what that encloses.
+
+    A spot amid changed hair or skin that happens to keep its colour belongs to the edit.
 
     Args:
         before: (height, width, 3).
@@ -58,11 +60,11 @@ def changed_pixels(before: Pixels, members: Pixels) -> Flags:
     Returns:
         (height, width).
     """
-    from scipy.ndimage import maximum_filter
+    from scipy.ndimage import binary_fill_holes, maximum_filter
 
     off = np.abs(members.astype(np.int16) - before).max(axis=(0, 3)) > CHANGED
     reach = round(DILATION * before.shape[0])
-    return np.asarray(maximum_filter(off, size=2 * reach + 1))
+    return np.asarray(binary_fill_holes(maximum_filter(off, size=2 * reach + 1)))
 
 
 def mask_set(

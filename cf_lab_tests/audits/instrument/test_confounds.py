@@ -63,6 +63,16 @@ def test_the_mask_is_all_that_any_member_changed_and_a_rim():
     assert changed.sum() == 49
 
 
+def test_what_changed_pixels_enclose_is_masked_too():
+    before = np.full((64, 64, 3), 100, np.uint8)
+    members = np.stack([before, before])
+    members[1, 20:44, 20:44] = 200
+    members[1, 28:36, 28:36] = 100
+    changed = masking.changed_pixels(before, members)
+    assert changed[17:47, 17:47].all()
+    assert changed.sum() == 30 * 30
+
+
 def test_what_is_masked_tells_nothing_and_what_is_left_is_kept():
     rng = np.random.default_rng(1)
     before = scene(rng)

@@ -115,26 +115,44 @@ def result(
     order = ranked(findings)
     verdict = overall(one.verdict for one in findings)
     first = order[0] if order else None
-    metadata: dict[str, Any] = {
-        "verdict": verdict,
-        "measured": "insufficient" if first is None or first.estimate is None else first.estimate,
-        "limit": first.limit.value if first else "none",
-        "unit": first.limit.unit if first else "none",
-        "limit_from": first.limit.origin if first else "none",
-        **{word: sum(one.verdict == word for one in findings) for word in (FAILS, INSUFFICIENT)},
-        "compared": len(findings),
-        **more,
-    }
-    if order:
-        rows = [dg.TableRecord(one.as_dict()) for one in order[:SHOWN]]
-        metadata["findings"] = dg.MetadataValue.table(rows)
+    counts = {word: sum(one.verdict == word for one in findings) for word in (FAILS, INSUFFICIENT)}
+    error, warning = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
         check_name=name,
         passed=verdict == HOLDS and not losses,
-        severity=(dg.AssetCheckSeverity.ERROR if verdict == FAILS else dg.AssetCheckSeverity.WARN),
-        metadata=metadata,
+        severity=error if verdict == FAILS else warning,
+        metadata={
+            "verdict": verdict,
+            **_against(first),
+            **counts,
+            "compared": len(findings),
+            **more,
+            **_table(order[:SHOWN]),
+        },
         description="; ".join([_sentence(verdict, first, len(findings)), *losses[:SHOWN]]),
     )
+
+
+def _against(first: Finding | None) -> dict[str, Any]:
+    """What was measured of one finding, and its limit."""
+    if first is None:
+        return {
+            "measured": "insufficient",
+            **dict.fromkeys(("limit", "unit", "limit_from"), "none"),
+        }
+    return {
+        "measured": "insufficient" if first.estimate is None else first.estimate,
+        "limit": first.limit.value,
+        "unit": first.limit.unit,
+        "limit_from": first.limit.origin,
+    }
+
+
+def _table(findings: Sequence[Finding]) -> dict[str, Any]:
+    if not findings:
+        return {}
+    records = [dg.TableRecord(one.as_dict()) for one in findings]
+    return {"findings": dg.MetadataValue.table(records)}
 
 
 def _sentence(verdict: str, first: Finding | None, compared: int) -> str:

@@ -92,24 +92,28 @@ def compare(
     flags = np.array([cell.rows & known for cell in cells], dtype=bool)
     flags = flags.reshape(len(cells), len(values))
     sums, counts = _by_source(np.where(known, values, 0.0), sources, flags)
-    present = (counts > 0).sum(axis=0)
     with np.errstate(invalid="ignore"):
         means = sums.sum(axis=0) / counts.sum(axis=0)
     samples = _samples(sums, counts, f"instrument/{measure}")
+    found = _means(cells, counts, means, samples)
+    return Compared(found, _gaps(measure, found, means, samples, pairs, limit, least))
+
+
+def _means(cells: Sequence[Cell], counts: Floats, means: Floats, samples: Floats) -> list[Mean]:
+    rows, sources = counts.sum(axis=0).astype(int), (counts > 0).sum(axis=0)
     lows, highs = _percentiles(samples)
-    found = [
+    return [
         Mean(
             cell.attribute,
             cell.name,
-            int(flags[index].sum()),
-            int(present[index]),
-            float(means[index]) if present[index] else None,
-            float(lows[index]) if present[index] > 1 else None,
-            float(highs[index]) if present[index] > 1 else None,
+            int(rows[index]),
+            int(sources[index]),
+            float(means[index]) if sources[index] else None,
+            float(lows[index]) if sources[index] > 1 else None,
+            float(highs[index]) if sources[index] > 1 else None,
         )
         for index, cell in enumerate(cells)
     ]
-    return Compared(found, _gaps(measure, found, means, samples, pairs, limit, least))
 
 
 def _by_source(values: Floats, sources: Integers, flags: Flags) -> tuple[Floats, Floats]:

@@ -23,6 +23,7 @@ Flags = NDArray[np.bool_]
 LEVEL = 0.95
 DRAWS = 2000
 SEED = 20261
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def simultaneous_halves(estimates: Floats, samples: Floats) -> Floats:
     if not len(estimates):
         return np.empty(0)
     off, errors = np.abs(samples - estimates), np.nanstd(samples, axis=0)
-    # What does not vary at all, such as the gap of two shares of one, adds nothing to the maximum.
-    scaled = np.divide(off, errors, out=np.zeros_like(off), where=errors > 0)
+    # What varies by rounding alone, as the gap of two shares of one, adds nothing to the maximum.
+    scaled = np.divide(off, errors, out=np.zeros_like(off), where=errors > ROUNDING)
     widest = np.nanmax(scaled, axis=1)
     return np.asarray(np.quantile(widest, LEVEL, method="higher") * errors)

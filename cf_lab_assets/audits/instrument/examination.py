@@ -95,7 +95,7 @@ def examine(
     """
     work = _work(readings, pairs, chosen(readings.source_ids, most))
     count = len(readings.edits)
-    found = Examined(*np.full((2, count), np.nan), sources=len(work))
+    found = Examined(np.full(count, np.nan), np.full(count, np.nan), sources=len(work))
     statistics = np.full((count, appearance.COUNT), np.nan)
     own = np.full((count, appearance.COUNT), np.nan)
     reference: dict[str, Floats] = {}

@@ -154,10 +154,12 @@ def _points(
                 endpoint.name,
                 rule,
                 threshold,
-                result["n_sets"],
-                *(_float(result.get(name)) for name in ("estimate", "ci_low", "ci_high")),
-                _float(result.get("placebo_floor")),
-                shift,
+                n_sets=result["n_sets"],
+                estimate=_float(result.get("estimate")),
+                ci_low=_float(result.get("ci_low")),
+                ci_high=_float(result.get("ci_high")),
+                placebo_floor=_float(result.get("placebo_floor")),
+                shift=shift,
             )
 
 

@@ -72,6 +72,8 @@ def multiverse_curves(points: Sequence[Point]) -> bytes:
 
 
 def _curve(axis: Axes, points: Sequence[Point]) -> None:
+    import numpy as np
+
     headline = points[0]
     floor = headline.placebo_floor
     if floor is not None and headline.estimate is not None:
@@ -82,24 +84,15 @@ def _curve(axis: Axes, points: Sequence[Point]) -> None:
     for rule, (colour, mark, line) in MARKS.items():
         known = [one for one in points if one.rule == rule and one.estimate is not None]
         where = [one.threshold for one in known]
-        axis.plot(
-            where,
-            [one.estimate for one in known],
-            mark + line,
-            color=colour,
-            markersize=3,
-            label=rule,
+        middle, low, high = (
+            np.array([getattr(one, name) for one in known], dtype=np.float64)
+            for name in ("estimate", "ci_low", "ci_high")
         )
-        axis.fill_between(
-            where,
-            [one.ci_low for one in known],
-            [one.ci_high for one in known],
-            color=colour,
-            alpha=0.15,
-            linewidth=0,
-        )
-        for one in known if rule == RULES[0] else ():
-            axis.annotate(str(one.n_sets), (one.threshold, one.ci_high), fontsize=6, ha="center")
+        axis.plot(where, middle, mark + line, color=colour, markersize=3, label=rule)
+        axis.fill_between(where, low, high, color=colour, alpha=0.15, linewidth=0)
+        if rule == RULES[0]:
+            for one, top in zip(known, high, strict=True):
+                axis.annotate(str(one.n_sets), (one.threshold, top), fontsize=6, ha="center")
 
 
 def _plain(axis: Axes, label: str) -> None:

@@ -43,7 +43,7 @@ def test_a_clean_set_is_at_chance_although_its_middle_shows_the_value():
 
 
 def test_chance_is_one_half_over_many_clean_datasets():
-    found = [probed(30, seed=seed).finding.estimate for seed in range(1, 13)]
+    found = [probed(30, seed=seed).finding.estimate for seed in range(1, 9)]
     assert np.mean(found) == pytest.approx(0.5, abs=0.08)
 
 

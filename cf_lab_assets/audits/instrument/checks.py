@@ -39,7 +39,8 @@ INSTRUMENT_CHECKS = [
         ),
         (
             CONFOUNDS,
-            "With all changed pixels masked, a probe can't tell the members of a set apart.",
+            "With all changed pixels masked, a probe can't tell the members of a set apart by more "
+            "than re-rendering does.",
         ),
         (SCORERS, "Two scorers of different architecture see the same values."),
     )
@@ -76,6 +77,9 @@ def instrument_results(instrument: Instrument) -> list[dg.AssetCheckResult]:
         result(
             CONFOUNDS,
             [one.finding for one in instrument.probes],
+            trace_auc=dg.MetadataValue.json(
+                {one.attribute: one.trace for one in instrument.probes}
+            ),
             differing=dg.MetadataValue.json(_differing(instrument)),
             examined_sources=instrument.examined,
         ),

@@ -151,6 +151,7 @@ def _probe(one: Probe) -> dict[str, Any]:
     return {
         "attribute": one.attribute,
         "auc": one.finding.as_dict(),
+        "trace_auc": plain(one.trace),
         "auc_by_value": plain(one.by_value),
         "statistics": one.statistics,
         "masked_share": plain(one.masked),

@@ -35,7 +35,15 @@ READERS = 4
 # Sources whose pictures are in memory at a time.
 AHEAD = 4
 
-PAIR_COLUMNS = ("set_id", "source_id", "attribute", "value", "image_key", "source_image_key")
+PAIR_COLUMNS = (
+    "set_id",
+    "source_id",
+    "attribute",
+    "value",
+    "is_placebo",
+    "image_key",
+    "source_image_key",
+)
 
 
 @dataclass
@@ -177,4 +185,5 @@ def _masked(
     keys = [members[0]["source_image_key"], *(one["image_key"] for one in members)]
     stack = _stack(keys, pictures)
     values = [one["value"] for one in members]
-    return masking.mask_set(members[0]["attribute"], values, stack[0], stack[1:])
+    placebo = next((row for row, one in enumerate(members) if one["is_placebo"]), None)
+    return masking.mask_set(members[0]["attribute"], values, stack[0], stack[1:], placebo)

@@ -40,12 +40,15 @@ class MaskedSet:
         values: of the members, in order; each once.
         features: (members, grid cells and statistics), less their mean over the members.
         left: share of the picture that no member changed.
+        floor: (grid cells and statistics,), the placebo's less the source picture's: what
+            re-rendering alone does there; None without a placebo.
     """
 
     attribute: str
     values: tuple[str, ...]
     features: NDArray[np.float32]
     left: float
+    floor: NDArray[np.float32] | None
 
 
 def changed_pixels(before: Pixels, members: Pixels) -> Flags:
@@ -68,7 +71,11 @@ def changed_pixels(before: Pixels, members: Pixels) -> Flags:
 
 
 def mask_set(
-    attribute: str, values: Sequence[str], before: Pixels, members: Pixels
+    attribute: str,
+    values: Sequence[str],
+    before: Pixels,
+    members: Pixels,
+    placebo: int | None = None,
 ) -> MaskedSet | None:
     """What is left of a set's members; None where it is too little.
 
@@ -77,15 +84,22 @@ def mask_set(
         values: one for each member.
         before: the source picture, (height, width, 3).
         members: (n, height, width, 3).
+        placebo: which member is the placebo; None where none is.
     """
     left = ~changed_pixels(before, members)
     if left.mean() < LEAST_LEFT:
         return None
-    features = np.concatenate([_grid(members, left), _statistics(members, left)], axis=1)
-    centred = (features - features.mean(axis=0)).astype(np.float32)
+    pictures = np.concatenate([before[None], members])
+    every = np.concatenate([_grid(pictures, left), _statistics(pictures, left)], axis=1)
+    source, features = every[0].astype(np.float32), every[1:].astype(np.float32)
     order = np.argsort(np.array(values))
-    named = tuple(values[index] for index in order)
-    return MaskedSet(attribute, named, centred[order], float(left.mean()))
+    return MaskedSet(
+        attribute,
+        tuple(values[index] for index in order),
+        (features - features.mean(axis=0))[order],
+        float(left.mean()),
+        None if placebo is None else features[placebo] - source,
+    )
 
 
 def _grid(members: Pixels, left: Flags) -> Floats:

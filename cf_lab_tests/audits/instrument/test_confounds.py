@@ -9,11 +9,11 @@ from cf_lab_tests.audits.instrument.planted import members_of, scene
 def masked(sets, border=(0, 0), seed=0):
     rng = np.random.default_rng(seed)
     made = []
-    for _ in range(sets):
+    for number in range(sets):
         before = scene(rng)
-        made.append(
-            masking.mask_set("gender", ["woman", "man"], before, members_of(before, rng, border))
-        )
+        members = members_of(before, rng, border)
+        placebo = number % 2 if border == (0, 0) else 0
+        made.append(masking.mask_set("gender", ["woman", "man"], before, members, placebo))
     return made
 
 
@@ -32,6 +32,25 @@ def test_a_border_colour_that_goes_with_the_value_is_found():
     differing = {row["statistic"] for row in found.statistics if row["differs"]}
     assert "brightness" in differing
     assert not differing & {"red_green", "yellow_blue"}
+
+
+def test_a_trace_that_is_smaller_than_what_rerendering_does_is_reported_and_not_judged():
+    rng = np.random.default_rng(7)
+    made = []
+    for _ in range(300):
+        before = scene(rng)
+        # Re-rendered with tints that the members share, but for one level in a corner.
+        tints = rng.normal(0, 4, (8, 8, 3)).round().astype(int)
+        shared = before.astype(int) + tints.repeat(4, 0).repeat(4, 1)
+        members = np.stack([shared, shared])
+        members[1, :4, :4] += 1
+        members[:, 12:20, 12:20] = np.array([30, 220])[:, None, None, None]
+        members = np.clip(members, 0, 255).astype(np.uint8)
+        made.append(masking.mask_set("gender", ["woman", "man"], before, members, 0))
+    found = confounds.probe("gender", made, 300)
+    assert found.trace > 0.95
+    assert found.finding.verdict != FAILS
+    assert found.finding.estimate < 0.65
 
 
 def test_a_clean_set_is_at_chance_although_its_middle_shows_the_value():

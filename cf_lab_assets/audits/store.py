@@ -41,6 +41,16 @@ def calibration_key(dataset_hash: str) -> str:
     return f"audits/{dataset_hash}/calibration.json"
 
 
+def instrument_key(dataset_hash: str) -> str:
+    """Key of what was measured of the instrument that made a dataset."""
+    return f"audits/{dataset_hash}/instrument.json"
+
+
+def multiverse_key(dataset_hash: str) -> str:
+    """Key of the primary effects under stricter filters."""
+    return f"audits/{dataset_hash}/multiverse.json"
+
+
 def counterfactuals_key(batch: str, table: str) -> str:
     """Key of one of the counterfactual tables of a source batch."""
     return f"counterfactuals/{batch}/{table}.parquet"

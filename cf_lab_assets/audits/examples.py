@@ -108,7 +108,7 @@ def member_sets(responses: pa.Table, attributes: Sequence[str]) -> dict[str, lis
 
 
 def pictures(
-    bucket: Bucket, pairs: pa.Table, chosen: Sequence[Example]
+    bucket: Bucket, pairs: pa.Table, chosen: Sequence[Mapping[str, Any]]
 ) -> dict[str, tuple[bytes, str]]:
     """A contact sheet of each model's examples, bounded in bytes: {model: (JPEG, words)}.
 
@@ -137,7 +137,7 @@ def pictures(
 def _sheet(
     bucket: Bucket,
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
-    own: Sequence[Example],
+    own: Sequence[Mapping[str, Any]],
     model: str,
 ) -> tuple[bytes, str]:
     from PIL import Image

@@ -88,11 +88,11 @@ def _endpoint_change(
 
 
 def _beyond(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    numbers = [then.get("ci_low"), now.get("estimate"), then.get("ci_high")]
-    if any(number is None for number in numbers):
+    """Whether the new estimate is outside of the earlier interval; not where one is missing."""
+    low, estimate, high = then.get("ci_low"), now.get("estimate"), then.get("ci_high")
+    if low is None or estimate is None or high is None:
         return False
-    low, estimate, high = map(float, numbers)
-    return not low <= estimate <= high
+    return not float(low) <= float(estimate) <= float(high)
 
 
 def drift(

@@ -185,7 +185,7 @@ def bias_report(
             )
             for name in audited
         ]
-        making = dataset_report.Making(publication.open().key, _today(), context.run_id)
+        making = dataset_report.Making(publication.open().key, _today(), context.run.run_id)
         drawn = _drawn_sets(opened, manifest)
         built = dataset_report.make(opened, manifest, computed, drawn, making)
     body = built["body"]

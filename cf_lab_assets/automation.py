@@ -36,6 +36,7 @@ _FOLLOWS = [
     names.PACKAGE,
     names.RESPONSES,
     names.BIAS_METRICS,
+    names.CALIBRATION,
     names.BIAS_REPORT,
 ]
 # These wait for the blocking checks of what they are made from.
@@ -59,8 +60,10 @@ JOBS = [
     ),
     dg.define_asset_job(
         PUBLISH,
-        dg.AssetSelection.assets(names.BIAS_REPORT, names.RELEASE_CANDIDATE, names.RELEASE_CURRENT),
-        description="Bias report and release candidate, its gates, and the current release.",
+        dg.AssetSelection.assets(
+            names.CALIBRATION, names.BIAS_REPORT, names.RELEASE_CANDIDATE, names.RELEASE_CURRENT
+        ),
+        description="Calibration, bias report and release candidate, its gates, and the release.",
     ),
     dg.define_asset_job(
         BACK_UP,

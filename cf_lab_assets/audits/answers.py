@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cf_lab_assets.audits.declaration import AuditConfig
+from cf_lab_resources.engine.questions import ASSOCIATION
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,8 +79,8 @@ class Answers:
         members[rows, self.placebo[rows]] = self.sources[rows]
         return members
 
-    def differences(self, before: int, after: int, weights: Floats) -> Floats:
-        """Score of one value's member less that of another's: (sets with both, t).
+    def differences(self, before: int, after: int, weights: Floats) -> tuple[Integers, Floats]:
+        """Score of one value's member less that of another's, for the sets with both.
 
         A set that has several rows counts with their mean, so that each set counts the same.
 
@@ -87,37 +88,52 @@ class Answers:
             before: index of the value that is subtracted.
             after: index of the other.
             weights: of prompts, (prompts, t).
+
+        Returns:
+            The sets' numbers, (n,), and the differences, (n, t).
         """
         difference = self.members[:, after] - self.members[:, before]
         return self._by_set(difference, weights)
 
-    def placebo_differences(self, weights: Floats) -> Floats:
-        """Size of the placebo's score less the source picture's: (sets with both, t)."""
+    def placebo_differences(self, weights: Floats) -> tuple[Integers, Floats]:
+        """Size of the placebo's score less the source picture's, as `differences` gives them."""
         rows = np.arange(len(self.sets))
         difference = self.members[rows, self.placebo] - self.sources
         difference[self.placebo < 0] = np.nan
-        return self._by_set(difference, weights, np.abs)
+        return self._by_set(difference, weights, sizes=True)
 
-    def _by_set(self, rows: Floats, weights: Floats, size: Any = None) -> Floats:
+    @property
+    def placebo_sets(self) -> int:
+        """How many sets have a placebo with its source."""
+        sets, _ = self.placebo_differences(np.ones((self.members.shape[2], 1)))
+        return len(sets)
+
+    def _by_set(
+        self, rows: Floats, weights: Floats, sizes: bool = False
+    ) -> tuple[Integers, Floats]:
         whole = np.isfinite(rows).all(axis=1)
-        values, sets = rows[whole] @ weights, self.sets[whole]
-        return set_means(values if size is None else size(values), sets)
+        values = rows[whole] @ weights
+        return set_means(np.abs(values) if sizes else values, self.sets[whole])
 
 
-def set_means(values: Floats, sets: Integers) -> Floats:
-    """Mean of each set's rows, in the order of the sets' numbers: (distinct sets, t)."""
+def set_means(values: Floats, sets: Integers) -> tuple[Integers, Floats]:
+    """The distinct sets in order, (n,), and the mean of each one's rows, (n, t)."""
     known, index, counts = np.unique(sets, return_inverse=True, return_counts=True)
     if len(known) == len(sets):
-        return values[np.argsort(index)]
+        return known, values[np.argsort(index)]
     sums = np.zeros((len(known), values.shape[1]))
     np.add.at(sums, index, values)
-    return sums / counts[:, None]
+    return known, sums / counts[:, None]
 
 
 def read_answers(responses: pa.Table, config: AuditConfig) -> dict[str, Answers]:
-    """The responses as one block of numbers per declared attribute; row order is immaterial."""
+    """The responses as one block of numbers per declared attribute; row order is immaterial.
+
+    Of the formats only association has a score for each occupation; a missing score is NaN.
+    """
     import pyarrow.compute as pc
 
+    responses = responses.filter(pc.equal(responses["format"], ASSOCIATION))
     prompts = _codes(responses["prompt"], config.occupations)
     responses = responses.filter(prompts >= 0)
     prompts = prompts[prompts >= 0]
@@ -144,10 +160,22 @@ def read_answers(responses: pa.Table, config: AuditConfig) -> dict[str, Answers]
         placebo[set_rows[marked]] = codes[marked]
         owner = np.full(len(set_ids), -1)
         owner[set_rows] = source_rows[mask]
+        first = np.unique(set_rows, return_index=True)[1]
+        within = held_fixed(part["values"].take(first).to_pylist(), attribute)
+        sets = np.arange(len(set_ids))
         answers[attribute] = Answers(
-            attribute, values, np.arange(len(set_ids)), members, placebo, sources[owner]
+            attribute, values, sets, members, placebo, sources[owner], within
         )
     return answers
+
+
+def held_fixed(
+    members: Sequence[Sequence[tuple[str, str]] | None], attribute: str
+) -> dict[str, NDArray[np.object_]]:
+    """The other attributes' values by row, from those of one member each, (attribute, value)."""
+    rows = [dict(member or ()) for member in members]
+    others = sorted({name for row in rows for name in row} - set(attribute.split("+")))
+    return {name: np.array([row.get(name) for row in rows], dtype=object) for name in others}
 
 
 def _codes(column: Any, known: Sequence[str]) -> Integers:

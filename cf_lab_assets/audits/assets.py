@@ -34,8 +34,17 @@ COLUMNS = {
     "attribute": ("string", "null for a source picture"),
     "value": ("string", "null for a source picture"),
     "is_placebo": ("bool", "re-rendered with the source's own values"),
-    "prompt": ("string", "the occupation"),
-    "score": ("float", "cosine of picture and prompt"),
+    "values": ("map<string, string>", "of all known attributes; null for a source picture"),
+    "prompt": ("string", "the occupation or option; null in open format"),
+    "score": ("float", "cosine, an adapter's score, or an option's probability"),
+    "format": ("string", "association, forced_choice or open"),
+    "question": ("string", "its name; null for association"),
+    "prediction": ("string", "the option that was chosen, or read from the answer"),
+    "answer": ("string", "text, in open format"),
+    "outcome": ("string", "parsed, refusal or parse_failure, in open format"),
+    "likelihoods": ("list<float>", "the option's mean log-likelihood in each order, in nats"),
+    "position_bias": ("float", "mean probability of what is listed first, less chance"),
+    "failure": ("string", "why there is no answer; null where there is one"),
 }
 
 
@@ -65,7 +74,7 @@ def _readable_failures() -> Iterator[None]:
     group_name=names.AUDITS,
     owners=names.OWNERS,
     kinds={"python", "pytorch", "parquet"},
-    code_version="1",
+    code_version="2",
     pool=names.GPU_POOL,
     op_tags=names.GPU_OP_TAGS,
     check_specs=checks.RESPONSE_CHECKS,
@@ -73,10 +82,9 @@ def _readable_failures() -> Iterator[None]:
 def responses(
     context: dg.AssetExecutionContext, config: ResponsesConfig, bucket: BucketResource
 ) -> dg.MaterializeResult:
-    """An audited model's score of every member and source picture for every occupation."""
-    from cf_lab_assets.audits import association
-    from cf_lab_assets.models.artifacts import model_folder
-    from cf_lab_resources.engine.audited import load_audited
+    """What an audited model says of every member and source picture, raw, in all its formats."""
+    from cf_lab_assets.audits import association, tallies
+    from cf_lab_assets.models.audited import open_audited
 
     opened, name = bucket.open(), context.partition_key
     with _readable_failures():
@@ -89,7 +97,7 @@ def responses(
             association.PAIR_COLUMNS,
         )
         declared = _declaration(opened, config.declaration)
-        model = load_audited(model_folder(name))
+        model = open_audited(name, opened, config.batch)
         key = store.responses_key(dataset_hash, name)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "responses.parquet"
@@ -106,12 +114,13 @@ def responses(
             ),
             "dagster/uri": opened.url(key),
             "pictures": pictures,
-            "prompts": len(declared.occupations),
+            "formats": ", ".join(model.formats),
+            "outcomes": _outcome_table(tallies.outcomes(written)),
             "dataset_hash": dataset_hash,
             "declaration_hash": declared.hash,
         },
         check_results=[
-            checks.responses_are_complete(written, pairs, declared.occupations),
+            checks.responses_are_complete(written, pairs, declared, model.formats),
             checks.audited_model_is_not_the_scorer(model.describe(), manifest["models"]),
         ],
     )
@@ -157,9 +166,65 @@ def bias_metrics(context: dg.AssetExecutionContext, bucket: BucketResource) -> d
     )
 
 
+class CalibrationConfig(dg.Config):
+    """How many audits are simulated."""
+
+    declaration: str = Field(
+        default="",
+        description="bucket key of a JSON audit declaration; empty: the starter world's",
+    )
+    audits: int = Field(default=1000, ge=100, description="simulated audits of each oracle")
+    ranked: int = Field(default=100, ge=20, description="of them, those whose rankings are tested")
+
+
+@dg.asset(
+    key=names.CALIBRATION,
+    deps=[names.DATASET],
+    group_name=names.AUDITS,
+    owners=names.OWNERS,
+    kinds={"python", "json"},
+    code_version="1",
+    check_specs=checks.CALIBRATION_CHECKS,
+)
+def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.MaterializeResult:
+    """The auditor audited: what it measures of oracles with planted effects on these sets."""
+    from cf_lab_assets.audits import calibration as calibrating
+    from cf_lab_assets.audits import figures, plots
+    from cf_lab_assets.audits.declaration import canonical_json
+
+    opened = bucket.open()
+    with _readable_failures():
+        dataset_hash = store.latest_dataset(opened)
+        pairs = store.read_table(
+            opened,
+            store.dataset_key(dataset_hash, "pairs.parquet"),
+            "counterfactuals/dataset",
+            calibrating.PAIR_COLUMNS,
+        )
+        declared = _declaration(opened, config.declaration)
+        skeletons = calibrating.skeletons(pairs, declared)
+        found = calibrating.calibrate(skeletons, declared, config.audits, config.ranked)
+    key = store.calibration_key(dataset_hash)
+    opened.put_bytes(key, canonical_json({"dataset_hash": dataset_hash, **found}))
+    shown = ("oracle", "attribute", "name", "measured", "low", "high", "sets", "passed")
+    rows = [dg.TableRecord({name: one[name] for name in shown}) for one in found["quantities"]]
+    plot = figures.data_uri(plots.power_curves(found["power"], METADATA_DPI))
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(rows),
+            "dagster/uri": opened.url(key),
+            "quantities": dg.MetadataValue.table(rows),
+            "power": dg.MetadataValue.md(f"![power by size of effect]({plot})"),
+            "audits of each oracle": config.audits,
+            "dataset_hash": dataset_hash,
+        },
+        check_results=[checks.the_auditor_is_calibrated(found)],
+    )
+
+
 @dg.asset(
     key=names.BIAS_REPORT,
-    deps=[names.BIAS_METRICS],
+    deps=[names.BIAS_METRICS, names.CALIBRATION],
     group_name=names.AUDITS,
     owners=names.OWNERS,
     kinds={"python", "json"},
@@ -246,6 +311,15 @@ def _today() -> str:
 
 def _list_of(headlines: list[dict[str, str]]) -> str:
     return "\n".join(f"- {line['sentence']}" for line in headlines)
+
+
+def _outcome_table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    texts = ("format", "question", "attribute", "value")
+    columns = [
+        *(dg.TableColumn(name, "string") for name in texts),
+        *(dg.TableColumn(name, "int") for name in records[0] if name not in texts),
+    ]
+    return dg.MetadataValue.table([dg.TableRecord(one) for one in records], dg.TableSchema(columns))
 
 
 def _primary_table(results: list[dict[str, Any]]) -> dg.TableMetadataValue:

@@ -21,8 +21,10 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from cf_lab_assets.audits import statistics
@@ -53,13 +55,12 @@ def comparisons(answers: Answers, config: AuditConfig) -> list[Result]:
     contrasts = list(itertools.combinations(range(len(answers.values)), 2))
     if not contrasts or not len(answers.sets):
         return []
-    parts = _parts(answers.members, answers.sets, contrasts, OURS) | _parts(
-        answers.swapped, answers.sets, contrasts, SWAPPED
-    )
+    placebos = answers.placebo_sets
+    parts = _parts(answers.members, answers.sets, contrasts, OURS)
+    if placebos >= config.minimum_sets:
+        parts |= _parts(answers.swapped, answers.sets, contrasts, SWAPPED)
     rng = statistics.generator(config.seed, "comparisons", answers.attribute)
     drawn = Resamples(parts, config.bootstrap_draws, rng)
-    one_each = np.eye(len(config.occupations))
-    placebos = len(answers.placebo_differences(one_each))
     known = drawn.named(drawn.parts)
     results: list[Result] = []
     for column, (a, b) in enumerate(contrasts):
@@ -109,13 +110,13 @@ def _parts(
     low, high = members[:, a], members[:, b]
     matched = np.isfinite(low) & np.isfinite(high)
     low, high = np.where(matched, low, 0.0), np.where(matched, high, 0.0)
-    whole = np.isfinite(members).all(axis=1)
+    whole = np.all(np.isfinite(members), axis=1)
     ordered = np.sort(np.where(whole[:, None], members, 0.0), axis=1)
     values = members.shape[1]
     # The sum of |difference| over all pairs, from order statistics.
     ranks = 2.0 * np.arange(values) - values + 1
     gap = np.einsum("rvp,v->rp", ordered, ranks) / (values * (values - 1) / 2)
-    rows = {
+    rows: dict[str, NDArray[Any]] = {
         "matched": matched,
         "low": low,
         "high": high,
@@ -134,7 +135,7 @@ def _shares_of_first(members: Floats) -> Floats:
     return best / np.maximum(best.sum(axis=1, keepdims=True), 1)
 
 
-def _by_set(rows: Floats, sets: Integers) -> Floats:
+def _by_set(rows: NDArray[Any], sets: Integers) -> Floats:
     count = int(sets.max()) + 1
     if count == len(sets):
         return rows[np.argsort(sets)].astype(np.float64)
@@ -163,7 +164,7 @@ def _mean(name: str, sums: Sums, prefix: str) -> Floats:
 
 def _sign_flip(answers: Answers, a: int, b: int, config: AuditConfig) -> tuple[Floats, str]:
     rng = statistics.generator(config.seed, "sign-flip", WEAT, answers.attribute, a, b)
-    differences = answers.differences(a, b, np.eye(answers.members.shape[2]))
+    _, differences = answers.differences(a, b, np.eye(answers.members.shape[2]))
     if not len(differences):
         return np.ones(differences.shape[1]), ""
     p, method = statistics.sign_flip_p(differences, config.permutations, rng)
@@ -172,7 +173,7 @@ def _sign_flip(answers: Answers, a: int, b: int, config: AuditConfig) -> tuple[F
 
 def _first_p(answers: Answers, value: int) -> Floats:
     """Two-sided p by prompt; under exchange a value gets one of its row's shares at random."""
-    whole = np.isfinite(answers.members).all(axis=1)
+    whole = np.all(np.isfinite(answers.members), axis=1)
     shares = np.where(whole[:, None], _shares_of_first(answers.members), 0.0)
     values = shares.shape[1]
     variance = np.where(whole, (shares**2).mean(axis=1) - 1 / values**2, 0.0).sum(axis=0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cf_lab_assets.audits import bundle, data, examples, impact, report, store, wording
 from cf_lab_assets.audits.about import About
 from cf_lab_assets.audits.answers import read_answers
+from cf_lab_assets.audits.association import audit_of
 from cf_lab_assets.audits.declaration import AuditConfig, canonical_json
 from cf_lab_assets.models import artifacts, registry
 from cf_lab_resources import __version__
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from cf_lab_resources.bucket import Bucket
     from cf_lab_resources.credentials.keys import SigningKey
 
-ANSWER_COLUMNS = ["role", "set_id", "source_id", "attribute", "value", "is_placebo"]
-ANSWER_COLUMNS += ["prompt", "score"]
+# Of the responses, what scores are read from.
+ANSWER_COLUMNS = ["role", "set_id", "source_id", "attribute", "value", "is_placebo", "values"]
+ANSWER_COLUMNS += ["format", "prompt", "score"]
+# Of what stands beside the responses, what a report says of the asking.
+ASKED = ("formats", "pictures", "failed_pictures")
 PICTURE_COLUMNS = ["set_id", "value", "image_key", "source_image_key"]
 
 
@@ -84,11 +88,13 @@ def _material(
     dataset_hash = str(manifest["content_hash"])
     chosen: list[dict[str, Any]] = []
     ratios: list[dict[str, Any]] = []
+    systems: dict[str, dict[str, Any]] = {}
     for one in metrics:  # one by one: the responses of a model may fill the memory
         name = one["model"]["name"]
         config = AuditConfig.model_validate(one["declaration"])
         key = store.responses_key(dataset_hash, name)
         responses = store.read_table(bucket, key, "audits/responses", ANSWER_COLUMNS)
+        systems[name] = _system(bucket, name) | _asked(responses)
         answers = read_answers(responses, config)
         ids = examples.member_sets(responses, list(config.attributes))
         chosen += examples.examples_of(answers, ids, config, name)
@@ -97,18 +103,18 @@ def _material(
     return report.Material(
         data=data.of_dataset(manifest, cells, metrics[0]["counts"] if metrics else {}),
         about=About(),
-        systems={one["model"]["name"]: _system(bucket, one["model"]["name"]) for one in metrics},
+        systems=systems,
         limitations=wording.LIMITATIONS_OF_PICTURES,
         examples=chosen,
         impact_ratios=ratios,
-        calibration=_optional(bucket, store.CALIBRATION),
+        calibration=_optional(bucket, store.calibration_key(dataset_hash)),
         instrument_checks=_optional(bucket, store.instrument_checks_key(dataset_hash)),
     )
 
 
 def _system(bucket: Bucket, name: str) -> dict[str, str]:
     """Revision and licence of an audited model, as its record says."""
-    told = {"decoding": report.NOT_SAMPLED}
+    told = {"decoding": report.DECODING}
     uri = artifacts.models_in_use().get(name)
     record = registry.recorded(bucket, uri) if uri else None
     if record is not None:
@@ -117,6 +123,11 @@ def _system(bucket: Bucket, name: str) -> dict[str, str]:
     if name in artifacts.FOLDERS:
         return told | {"licence": registry.STARTER_LICENCE, "revision": __version__}
     return told
+
+
+def _asked(responses: pa.Table) -> dict[str, Any]:
+    audit = audit_of(responses)
+    return {name: audit[name] for name in ASKED if name in audit}
 
 
 def _optional(bucket: Bucket, key: str) -> dict[str, Any] | None:

@@ -294,7 +294,7 @@ class _Suite:
         both = known[:, a] & known[:, b]
         difference = np.where(both, hit[:, b].astype(float) - hit[:, a], 0.0)
         # A set without both adds nothing to the sum, whichever its sign.
-        by_set = set_means(difference, self.answers.sets)
+        _, by_set = set_means(difference, self.answers.sets)
         labels = ("exchange", metric, self.answers.attribute, self.prompt)
         rng = statistics.generator(self.config.seed, *labels)
         p, method = statistics.sign_flip_p(by_set, self.config.permutations, rng)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cf_lab_assets.audits.answers import Answers, Floats, set_means
+from cf_lab_assets.audits.answers import Answers, Floats, Integers, set_means
 from cf_lab_assets.audits.declaration import AuditConfig, Endpoint
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def examples_of(
 
 def effects_by_set(
     answers: Answers, endpoint: Endpoint, config: AuditConfig
-) -> tuple[Floats, Floats]:
+) -> tuple[Integers, Floats]:
     """Numbers of the sets that hold both values, and their effects: (sets,) each."""
     weights = np.zeros(len(config.occupations))
     for prompts, sign in ((endpoint.prompts_plus, 1), (endpoint.prompts_minus, -1)):
@@ -78,8 +78,8 @@ def effects_by_set(
     before, after = map(answers.values.index, (endpoint.from_value, endpoint.to_value))
     rows = (answers.members[:, after] - answers.members[:, before]) @ weights
     known = np.isfinite(rows)
-    sets = answers.sets[known]
-    return np.unique(sets), set_means(rows[known, None], sets)[:, 0]
+    numbers, effects = set_means(rows[known, None], answers.sets[known])
+    return numbers, effects[:, 0]
 
 
 def _extremes(effects: Floats) -> dict[str, list[int]]:

@@ -23,6 +23,7 @@ RESULT_COLUMNS = (
     "id",
     "family",
     "metric",
+    "format",
     "unit",
     "attribute",
     "value",

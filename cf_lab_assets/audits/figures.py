@@ -7,6 +7,7 @@ each other on a phone. A plot has a bounded number of rows; what was found comes
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,19 +56,28 @@ def data_uri(picture: bytes, kind: str = "png") -> str:
 
 def primary_plot(results: Results, dpi: int = plots.DPI) -> bytes:
     """Forest plot of the primary endpoints, a panel for each model; for metadata."""
+    own = {model: _primary(ones) for model, ones in results.items()}
+    # Models that were asked in different formats do not have the same results.
+    asked = {_question(one): one for ones in own.values() for one in ones}
     panels = {
-        name: [one for one in ones if one["family"] == PRIMARY] for name, ones in results.items()
+        model: [{_question(one): one for one in ones}.get(key, {}) for key in asked]
+        for model, ones in own.items()
     }
-    rows = next(iter(panels.values()))
-    unit = rows[0]["unit"] if rows else ""
-    return plots.effect_forest([subject(one) for one in rows], panels, dpi, unit)
+    units = " or ".join(dict.fromkeys(one["unit"] for one in asked.values()))
+    return plots.effect_forest([subject(one) for one in asked.values()], panels, dpi, units)
+
+
+def _primary(results: Sequence[Result]) -> list[Result]:
+    return [one for one in results if one["family"] == PRIMARY]
+
+
+def _question(one: Result) -> tuple[str, str]:
+    return one["endpoint"], one.get("format", "")
 
 
 def primary(results: Results) -> Figures | None:
     """The primary endpoints."""
-    return _effects(
-        "", {m: [r for r in ones if r["family"] == PRIMARY] for m, ones in results.items()}
-    )
+    return _effects("", {model: _primary(ones) for model, ones in results.items()})
 
 
 def secondary(results: Results, attribute: str) -> Figures | None:
@@ -107,7 +117,12 @@ def selection(results: Results, attribute: str) -> Figures | None:
         return None
     made = []
     for model, ones in chosen.items():
-        picture = plots.rates([str(one["value"]) for one in ones], ones, model)
+        prompts = {tuple(one["prompts_plus"]) for one in ones}
+        labels = [
+            " · ".join([str(one["value"]), *(one["prompts_plus"] if len(prompts) > 1 else [])])
+            for one in ones
+        ]
+        picture = plots.rates(labels, ones, model)
         made.append(Figure(data_uri(picture), _spoken(f"Selection rates of {model}", ones, plain)))
     return Figures(words_of(attribute).capitalize(), tuple(made), _rows(chosen), total)
 
@@ -129,16 +144,28 @@ def drift(series: Sequence[Mapping[str, Any]]) -> tuple[Figure, ...]:
     return tuple(made)
 
 
+def power(calibration: Mapping[str, Any]) -> Figure | None:
+    """How often the auditor finds planted effects, by their size."""
+    curves = calibration.get("power")
+    if not curves:
+        return None
+    alt = "Power: share of simulated audits that find a planted effect, by its size in MDEs."
+    return Figure(data_uri(plots.power_curves(curves, plots.NARROW_DPI)), alt)
+
+
 def _effects(title: str, panels: Results) -> Figures | None:
     chosen, total = _chosen(panels)
     if not total:
         return None
-    reach = plots.effect_reach(one for ones in chosen.values() for one in ones)
+    reach: dict[str, float] = {}
+    for one in itertools.chain(*chosen.values()):
+        reach[one["unit"]] = max(reach.get(one["unit"], 0.0), plots.effect_reach([one]))
     made = []
     for model, ones in chosen.items():
         labels, rows = _with_headings(ones)
         unit = ones[0]["unit"] if ones else ""
-        picture = plots.effect_forest(labels, {model: rows}, plots.NARROW_DPI, unit, reach)
+        limit = reach.get(unit)
+        picture = plots.effect_forest(labels, {model: rows}, plots.NARROW_DPI, unit, limit)
         made.append(Figure(data_uri(picture), _spoken(f"Effects of {model}", ones, signed)))
     return Figures(title, tuple(made), _rows(chosen), total)
 

@@ -9,7 +9,15 @@ from cf_lab_assets.audits.results import PRIMARY
 
 Report = Mapping[str, Any]
 # What makes two results answers to one question.
-QUESTION = ("attribute", "from_value", "to_value", "prompts_plus", "prompts_minus", "unit")
+QUESTION = (
+    "format",
+    "attribute",
+    "from_value",
+    "to_value",
+    "prompts_plus",
+    "prompts_minus",
+    "unit",
+)
 
 
 def changes(earlier: Report | None, body: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -36,6 +36,7 @@ from cf_lab_assets.audits import comparisons, decisions, effects, rankings, stat
 from cf_lab_assets.audits.answers import Answers, read_answers
 from cf_lab_assets.audits.association import audit_of
 from cf_lab_assets.audits.declaration import AuditConfig
+from cf_lab_assets.audits.generative import generative_results
 from cf_lab_assets.audits.results import (
     CHANCE,
     FLOOR,
@@ -43,6 +44,7 @@ from cf_lab_assets.audits.results import (
     INTERVAL,
     NO_FLOOR,
     NOT_FOUND,
+    PRIMARY,
     SCHEMA,
     Result,
 )
@@ -54,6 +56,7 @@ from cf_lab_assets.audits.table import (
     decisions_of,
     query_by_query,
 )
+from cf_lab_resources.engine.questions import ASSOCIATION
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +78,10 @@ def compute(responses: pa.Table) -> dict[str, Any]:
     audit = audit_of(responses)
     config = AuditConfig.model_validate(audit["declaration"])
     answers = read_answers(responses, config)
-    results = score_results(answers, config)
+    associates = ASSOCIATION in audit.get("formats", [ASSOCIATION])
+    results = score_results(answers, config) if associates else []
+    results += generative_results(responses, config)
+    results += _unasked(results, answers, config)
     judge(results, config)
     return {
         "schema": SCHEMA,
@@ -90,12 +96,24 @@ def compute(responses: pa.Table) -> dict[str, Any]:
     }
 
 
+def _unasked(
+    results: list[Result], answers: Mapping[str, Answers], config: AuditConfig
+) -> list[Result]:
+    """Primary endpoints that no format of the model answers: insufficient, and not left out."""
+    known = {one["endpoint"] for one in results if one["family"] == PRIMARY}
+    return [
+        one
+        for attribute in config.attributes
+        for one in effects.primary_effects(answers[attribute], config)
+        if one["endpoint"] not in known
+    ]
+
+
 def score_results(answers: Mapping[str, Answers], config: AuditConfig) -> list[Result]:
     """Every metric of scores, for each attribute; verdicts are given by `judge`."""
-    results = [
-        effects.primary_effect(answers[one.attribute], one, config) for one in config.primary
-    ]
+    results: list[Result] = []
     for part in (
+        effects.primary_effects,
         effects.secondary_effects,
         effects.stratum_effects,
         rankings.skews,
@@ -117,7 +135,8 @@ def table_results(table: ScoreTable, config: AuditConfig) -> list[Result]:
     answers = table_answers(table, config)
     results = score_results(answers, config) if SCORE in table.has else []
     if not results:
-        results = [effects.primary_effect(answers[e.attribute], e, config) for e in config.primary]
+        for name in config.attributes:
+            results += effects.primary_effects(answers[name], config)
     if PREDICTION in table.has:
         groups = [[name] for name in config.attributes]
         groups += [list(pair) for pair in itertools.combinations(config.attributes, 2)]
@@ -166,7 +185,7 @@ def counts_of(answers: Answers) -> dict[str, Any]:
     return {
         "sets": len(answers),
         "complete_sets": len(answers.complete),
-        "placebo_sets": len(answers.placebo_differences(np.eye(answers.members.shape[2]))),
+        "placebo_sets": answers.placebo_sets,
         "members": {
             value: int(present[:, index].sum()) for index, value in enumerate(answers.values)
         },

@@ -117,6 +117,7 @@ def _figures(report: Mapping[str, Any]) -> dict[str, Any]:
         "skew": each(figures.skew, attributes),
         "selection": each(figures.selection, list(dict.fromkeys(decided))),
         "drift": figures.drift(report["context"]["drift"]),
+        "power": figures.power(body["calibration"]["found"] or {}),
     }
 
 
@@ -150,10 +151,17 @@ def tables(body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _side_by_side(results: Mapping[str, Sequence[Row]]) -> list[tuple[Row, list[Row]]]:
-    """Each primary endpoint with every model's result, in the order of the models."""
-    primary = [[one for one in ones if one["family"] == PRIMARY] for ones in results.values()]
-    return [(row[0], list(row)) for row in zip(*primary, strict=True)][:MAX_ROWS]
+def _side_by_side(results: Mapping[str, Sequence[Row]]) -> list[tuple[Row, list[list[Row]]]]:
+    """Each primary endpoint with every model's results, in the order of the models.
+
+    A model has one for each format in which it was asked, which may be none.
+    """
+    by_model = [[one for one in ones if one["family"] == PRIMARY] for ones in results.values()]
+    first = {one["endpoint"]: one for ones in reversed(by_model) for one in reversed(ones)}
+    return [
+        (one, [[own for own in ones if own["endpoint"] == name] for ones in by_model])
+        for name, one in list(first.items())[::-1][:MAX_ROWS]
+    ]
 
 
 def _impact(body: Mapping[str, Any]) -> list[Row]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ Result = Mapping[str, Any]
 
 BLUE, VERMILLION, GREY, BAND, INK = "#0072B2", "#D55E00", "#8a8f98", "#e3e6ea", "#1f2733"
 GREEN, PURPLE, ORANGE, SKY = "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, SKY)
 DPI = 120
 ROW = 0.24  # inches a row of a forest plot takes
 # A panel alone is narrow and fine, so that its words can still be read on a phone.
@@ -90,6 +92,28 @@ def skew_bars(
     for axis in axes:
         axis.set_xlim(0, widest)
     _legend(figure, "median if values were exchanged at random", "found", "not found", bars=True)
+    return _png(figure)
+
+
+def power_curves(curves: Sequence[Mapping[str, Any]], dpi: int = DPI) -> bytes:
+    """How often a planted effect is found, by its size in minimum detectable effects."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 3.2), dpi=dpi, layout="constrained")
+    axis = figure.subplots()
+    attributes = list(dict.fromkeys(one["attribute"] for one in curves))
+    for attribute, colour, marker in zip(attributes, cycle(PALETTE), cycle("osD^v"), strict=False):
+        points = [one for one in curves if one["attribute"] == attribute]
+        label = f"{attribute.replace('_', ' ')}, {points[0]['sets']} sets"
+        sizes, found = ([one[key] for one in points] for key in ("multiple_of_mde", "found"))
+        axis.plot(sizes, found, color=colour, marker=marker, label=label, markersize=4)
+    axis.axhline(0.8, color=GREY, linewidth=0.8, linestyle=":")
+    axis.set_xlabel("planted effect / minimum detectable effect", fontsize=8, color=INK)
+    axis.set_ylabel("share of audits that find it", fontsize=8, color=INK)
+    axis.set_ylim(0, 1.03)
+    axis.tick_params(labelsize=8, colors=INK, length=0)
+    if attributes:
+        axis.legend(fontsize=8, frameon=False, loc="lower right")
     return _png(figure)
 
 

@@ -13,8 +13,10 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from cf_lab_assets.audits import statistics
@@ -116,21 +118,22 @@ def prefix_counts(ranking: Ranking, weights: Floats, k: int, values: int) -> Flo
         values: of the attribute.
     """
     held = _held(ranking, weights, k)
-    shown = np.eye(values)[ranking.values[: held.shape[1]]]
-    return _shared(ranking, held[:, :, None] * shown, k)
+    shown = np.eye(values, dtype=np.float32)[ranking.values[: held.shape[1]]]
+    return _shared(ranking, held.astype(np.float32)[:, :, None] * shown, k)
 
 
-def _shared(ranking: Ranking, held: Floats, k: int) -> Floats:
+def _shared(ranking: Ranking, held: NDArray[Any], k: int) -> Floats:
     """Running counts at each of K places from what each member holds, (b, head, values).
 
     Within a group of tied members, or of copies of one, the places go to its values in
     proportion, so counts run along a line from the group's beginning to its end.
     """
     ends = np.flatnonzero(ranking.last[: held.shape[1]] == np.arange(held.shape[1]))
+    # Whole numbers, which single precision holds as well.
     at_ends = np.cumsum(held, axis=1)[:, ends]
-    draws, groups, values = at_ends.shape
-    at_ends = np.concatenate([np.zeros((draws, 1, values)), at_ends], axis=1)
-    through = at_ends.sum(axis=2)
+    draws, groups, _ = at_ends.shape
+    at_ends = np.concatenate([np.zeros_like(at_ends[:, :1]), at_ends], axis=1)
+    through = at_ends.sum(axis=2, dtype=np.float64)
     places = np.arange(1, k + 1)
     # One search over all draws: each is moved out of the reach of the one before it.
     moved = np.arange(draws)[:, None] * (through.max() + k + 1.0)
@@ -206,8 +209,10 @@ def relabelled_counts(
         (draws, values).
     """
     places = top_places(ranking, np.ones((1, sets)), k)[0]
-    held = np.zeros((sets, values))
-    held[ranking.sets[: len(places)], ranking.values[: len(places)]] = places
+    inside, row = np.unique(ranking.sets[: len(places)], return_inverse=True)
+    held = np.zeros((len(inside), values))
+    held[row, ranking.values[: len(places)]] = places
+    held.sort(axis=1)  # which value held what is what the exchange forgets
     orders = _orders(values, rng)
     counts = np.zeros((draws, values))
     for pattern, number in zip(*np.unique(held, axis=0, return_counts=True), strict=True):
@@ -227,7 +232,7 @@ def relabelled_prefixes(
         some = min(step, draws - start)
         orders = rng.permuted(np.tile(np.arange(values), (some * len(rows), 1)), axis=1)
         labels = orders.reshape(some, len(rows), values)[:, index, ranking.values[:head]]
-        yield _shared(ranking, np.eye(values)[labels], k)
+        yield _shared(ranking, np.eye(values, dtype=np.float32)[labels], k)
 
 
 def _orders(values: int, rng: np.random.Generator) -> Integers:
@@ -249,14 +254,9 @@ def skews(answers: Answers, config: AuditConfig) -> list[Result]:
         return [{**shared, **named, "verdict": UNDEFINED, "why": why} for named in names]
     if len(complete) < config.minimum_sets or k < 1 or len(answers.values) < 2:
         return [{**shared, **named, "verdict": INSUFFICIENT} for named in names]
+    shared["placebo_sets"] = complete.placebo_sets
     numbers = _ranking_numbers(complete, k, config)
-    placebos = len(complete.placebo_differences(np.eye(len(config.occupations))))
-    results = []
-    for named, number in zip(names, numbers, strict=True):
-        if placebos < config.minimum_sets:
-            number["placebo_floor"] = None
-        results.append({**shared, **named, **number, "placebo_sets": placebos})
-    return results
+    return [{**shared, **named, **number} for named, number in zip(names, numbers, strict=True)]
 
 
 def _named(answers: Answers, prompt: str) -> list[Result]:
@@ -293,17 +293,21 @@ def _which(named: Result) -> str | None:
 def _ranking_numbers(answers: Answers, k: int, config: AuditConfig) -> list[Result]:
     """Numbers of every prompt in turn, each in the order of `_named`."""
     rows, values, prompts = answers.members.shape
+    with_floor = answers.placebo_sets >= config.minimum_sets
     members, swapped = (
         [rank(scores[:, :, column]) for column in range(prompts)]
-        for scores in (answers.members, answers.swapped)
+        for scores in (answers.members, answers.swapped if with_floor else answers.members)
     )
 
     def measure(rankings: Sequence[Ranking], weights: Floats) -> Floats:
-        return np.column_stack([_measured(one, weights, k, values) for one in rankings])
+        return np.column_stack([measured(one, weights, k, values) for one in rankings])
 
     def resample(weights: Floats) -> Floats:
-        by_row = weights[:, answers.sets]
-        ours, theirs = measure(members, by_row), measure(swapped, by_row)
+        by_row = weights if len(answers) == rows else weights[:, answers.sets]
+        ours = measure(members, by_row)
+        if not with_floor:
+            return ours
+        theirs = measure(swapped, by_row)
         with np.errstate(invalid="ignore"):
             moved = np.abs(ours - theirs)
         # Excluded from both pools: the exchange changed nothing.
@@ -313,10 +317,10 @@ def _ranking_numbers(answers: Answers, k: int, config: AuditConfig) -> list[Resu
     rng = statistics.generator(config.seed, "ranking", answers.attribute)
     both = statistics.bootstrap(len(answers), config.bootstrap_draws, rng, resample)
     ours, moved = both[:, : len(estimate)], both[:, len(estimate) :]
+    floor = statistics.upper_bound(moved, FLOOR_LEVEL) if with_floor else [None] * len(estimate)
     low, high = statistics.percentile_interval(np.where(np.isnan(ours), 0.0, ours), config.level)
     # Resampled maxima lie higher than the estimate, at worst all of them.
     low, high = np.fmin(low, estimate), np.fmax(high, estimate)
-    floor = statistics.upper_bound(moved, FLOOR_LEVEL)
     rng = statistics.generator(config.seed, "relabel", answers.attribute)
     counts = [top_counts(one, np.ones((1, rows)), k, values)[0] for one in members]
     results: list[Result] = []
@@ -342,7 +346,8 @@ def _ranking_numbers(answers: Answers, k: int, config: AuditConfig) -> list[Resu
     return results
 
 
-def _measured(ranking: Ranking, weights: Floats, k: int, values: int) -> Floats:
+def measured(ranking: Ranking, weights: Floats, k: int, values: int) -> Floats:
+    """Columns of `statistics_of`, then NDKL, of each resample: (b, columns)."""
     prefixes = prefix_counts(ranking, weights, k, values)
     return np.column_stack([statistics_of(prefixes[:, -1], k), ndkl(prefixes)])
 

@@ -36,7 +36,10 @@ SOFTWARE = (
     "pyarrow",
     "matplotlib",
 )
-NOT_SAMPLED = "none: a score is the cosine of two embeddings, and nothing is sampled"
+DECODING = (
+    "nothing is sampled: association scores come from embeddings or an adapter, forced choices "
+    "from likelihoods in all cyclic orders of the options, open answers are decoded greedily"
+)
 # Earlier reports whose numbers are shown beside the new ones.
 SHOWN_REPORTS = 12
 
@@ -139,7 +142,7 @@ def _body(metrics: Sequence[Mapping[str, Any]], material: Material) -> dict[str,
             "statement": wording.IMPACT_RATIOS,
             "rows": list(material.impact_ratios),
         },
-        "calibration": _given(material.calibration, "calibrated", wording.NOT_CALIBRATED),
+        "calibration": _calibration(material.calibration),
         "instrument_checks": _given(material.instrument_checks, "checked", wording.NOT_CHECKED),
         "limitations": [*wording.LIMITATIONS, *material.limitations, *about.limitations],
         "residual_risks": [*wording.RESIDUAL_RISKS, *about.residual_risks],
@@ -153,7 +156,14 @@ def _system(model: Mapping[str, Any], material: Material, config: AuditConfig) -
     said = material.about.model.model_dump(mode="json")
     known = material.systems.get(model["name"], {})
     templates = said["prompt_templates"] or [config.prompt_template]
-    return {**said, **known, **model, "prompt_templates": templates}
+    recorded = {name: value for name, value in model.items() if value is not None}
+    return {**said, **known, **recorded, "prompt_templates": templates}
+
+
+def _calibration(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    if found is not None and found.get("passed") is False:
+        return {"status": "calibration failed", "note": wording.FAILED, "found": dict(found)}
+    return _given(found, "calibrated", wording.NOT_CALIBRATED)
 
 
 def _given(found: Mapping[str, Any] | None, status: str, otherwise: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from cf_lab_assets.audits.results import (
     WITHIN,
 )
 from cf_lab_assets.audits.table import EVERY_QUERY
+from cf_lab_resources.engine.questions import FORCED_CHOICE
 
 Result = Mapping[str, Any]
 
@@ -123,6 +124,8 @@ def _rates(result: Result) -> str:
     plus, against = _prompts(result)
     if result["unit"] == "share":
         return f"selects the same scene more often{_asked(result)}"
+    if result.get("format") == FORCED_CHOICE:
+        return f"gives the same person more probability of being {plus}{against}"
     if not plus:
         return "scores the same scene higher"
     return f"rates the same person higher as {plus}{against}"

@@ -7,6 +7,7 @@ generator, and memory is bounded by `BLOCK` whatever the number of sets.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ Counts = NDArray[np.float64]
 
 # Numbers in one block of resampling weights or signs: 32 MiB of float64.
 BLOCK = 4 << 20
+POISSON_SETS = 1000
 # Up to this many sets every sign flip is enumerated and p is exact.
 ENUMERATED = 13
 # From this many sets on the random form costs much and its normal limit, whose variance is that
@@ -34,14 +36,31 @@ def generator(seed: int, *labels: object) -> np.random.Generator:
 
 
 def resampled(sets: int, draws: int, rng: np.random.Generator) -> Iterator[Counts]:
-    """How often each set is in each bootstrap sample, in blocks of shape (some draws, sets)."""
+    """How often each set is in each bootstrap sample, in blocks of shape (some draws, sets).
+
+    From `POISSON_SETS` on each count is drawn on its own, as a Poisson number with mean 1: a
+    sample then has about as many sets as there are, give or take their root, and statistics that
+    divide by its size have the same distribution (Hanley & MacGibbon 2006), at a tenth of the cost.
+    """
     step = max(1, BLOCK // max(sets, 1))
     for start in range(0, draws, step):
         rows = min(step, draws - start)
+        if sets >= POISSON_SETS:
+            uniform = np.frombuffer(rng.bytes(2 * rows * sets), np.uint16)
+            yield _poisson_table()[uniform].reshape(rows, sets)
+            continue
         chosen = rng.integers(sets, size=(rows, sets), dtype=np.int32).astype(np.intp)
         chosen += np.arange(rows)[:, None] * sets
         counts = np.bincount(chosen.ravel(), minlength=rows * sets)
         yield counts.reshape(rows, sets).astype(np.float64)
+
+
+@functools.cache
+def _poisson_table() -> Counts:
+    """Poisson numbers with mean 1 for 65,536 equally likely cases; off by less than 2e-5."""
+    number = np.arange(12)
+    reached = np.cumsum(np.exp(-1.0) / special.factorial(number))
+    return np.searchsorted(reached, (np.arange(1 << 16) + 0.5) / (1 << 16)).astype(np.float64)
 
 
 def bootstrap(
@@ -66,8 +85,9 @@ def bootstrap(
 
 def bootstrap_means(values: Floats, draws: int, rng: np.random.Generator) -> Floats:
     """Means over resampled sets: (draws, t) for values of shape (sets, t)."""
-    sets = len(values)
-    return bootstrap(sets, draws, rng, lambda weights: weights @ values / sets)
+    return bootstrap(
+        len(values), draws, rng, lambda weights: weights @ values / weights.sum(axis=1)[:, None]
+    )
 
 
 def percentile_interval(samples: Floats, level: float) -> tuple[Floats, Floats]:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from cf_lab_resources.bucket import Bucket
 
 LATEST_DATASET = "datasets/latest.json"
-# What the auditor found of planted biases of known size.
-CALIBRATION = "audits/calibration.json"
 # Every report that was made, oldest first, by the content keys of their JSON.
 REPORTS = "audits/reports.json"
 
@@ -48,6 +46,11 @@ def report_file_key(dataset_hash: str, name: str) -> str:
 def instrument_checks_key(dataset_hash: str) -> str:
     """Key of what was found of editor, filter and confounds of a dataset."""
     return f"audits/{dataset_hash}/instrument_checks.json"
+
+
+def calibration_key(dataset_hash: str) -> str:
+    """Key of what the auditor measured of oracles on a dataset's sets."""
+    return f"audits/{dataset_hash}/calibration.json"
 
 
 def counterfactuals_key(batch: str, table: str) -> str:

@@ -402,7 +402,7 @@ def _placebo_flips(table: ScoreTable, layout: _Layout, decided: Floats) -> Float
     original = table.decided[rows]
     both = np.isfinite(again) & np.isfinite(original)
     flips = (again != original)[both].astype(np.float64)[:, None]
-    return set_means(flips, table.sets[rows][both])
+    return set_means(flips, table.sets[rows][both])[1]
 
 
 class _Layout:

@@ -29,6 +29,7 @@ IMPACT_RATIOS = (
 NOT_CALIBRATED = (
     "Not calibrated: no run of this auditor on planted biases of known size was given to it."
 )
+FAILED = "The auditor did not measure all planted biases within its limits; see below."
 NOT_CHECKED = "No checks of the instrument (editor, filter, confounds) were given to the report."
 NOT_STATED = "not stated"
 LIMITATIONS = (

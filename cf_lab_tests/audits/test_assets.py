@@ -135,7 +135,7 @@ def test_the_report_is_signed_with_all_its_files_and_satisfies_the_schema(
     url: str, bucket: Bucket, instance: dg.DagsterInstance
 ) -> None:
     put_dataset(bucket, SOURCES)
-    bucket.put_bytes(store.CALIBRATION, b'{"coverage":0.951}')
+    bucket.put_bytes(store.calibration_key(DATASET_HASH), b'{"coverage":0.951}')
     done = whole_chain(url, instance)
     assert done.success
     folder = store.report_file_key(DATASET_HASH, "")
@@ -165,7 +165,7 @@ def test_the_next_report_says_what_changed(
     put_dataset(bucket, SOURCES)
     assert whole_chain(url, instance).success
     first = json.loads(bucket.get_bytes(store.report_key(DATASET_HASH, ".json")))
-    bucket.put_bytes(store.CALIBRATION, b'{"coverage":0.951}')
+    bucket.put_bytes(store.calibration_key(DATASET_HASH), b'{"coverage":0.951}')
     assert run(url, instance, [assets.bias_report]).success
     second = json.loads(bucket.get_bytes(store.report_key(DATASET_HASH, ".json")))
     assert (first["version"], second["version"]) == (1, 2)
@@ -262,16 +262,16 @@ def test_one_missing_or_infinite_score_fails_completeness(
     model = load_audited(folders[MODELS[0]])
     association.respond(model, "m", bucket, pairs, config, path, DATASET_HASH, batch=2)
     table = pq.read_table(path)
-    whole = checks.responses_are_complete(table, pairs, config.occupations)
+    whole = checks.responses_are_complete(table, pairs, config, model.formats)
     assert whole.passed
-    short = checks.responses_are_complete(table.slice(1), pairs, config.occupations)
+    short = checks.responses_are_complete(table.slice(1), pairs, config, model.formats)
     assert not short.passed
     assert short.metadata["members_unanswered"].value == 1
     scores = table["score"].to_pylist()
     scores[-1] = float("nan")
     column = table.schema.get_field_index("score")
     broken = table.set_column(column, "score", pa.array(scores, pa.float32()))
-    result = checks.responses_are_complete(broken, pairs, config.occupations)
+    result = checks.responses_are_complete(broken, pairs, config, model.formats)
     assert not result.passed
     assert result.metadata["sources_unanswered"].value == 1
 

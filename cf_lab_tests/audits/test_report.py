@@ -441,3 +441,16 @@ def test_what_is_found_comes_first(built: dict[str, Any]) -> None:
     verdicts = [one["verdict"] for one in page.tables(built["body"])["effects"].rows]
     assert verdicts == sorted(verdicts, key=sentences.VERDICT_ORDER.__getitem__)
     assert verdicts[0] == "found"
+
+
+def test_a_system_without_embeddings_or_without_files_says_so(
+    documents: list[dict[str, Any]],
+) -> None:
+    skewed, balanced = copy.deepcopy(documents)
+    skewed["model"] |= {"dimension": None, "model_type": "llava"}
+    nothing: dict[str, Any] = dict.fromkeys(("parameters", "dimension", "dtype", "tokenizer"))
+    adapter = {"model_type": "foo", "image_processor": {}, "sha256": None, "architectures": []}
+    balanced["model"] |= nothing | adapter | {"uri": "https://host/score"}
+    shown = Page(page.render(reported([skewed, balanced]))).text
+    assert "1,234 parameters, run in float32" in shown
+    assert "https://host/score, declared to be of the family foo" in shown

@@ -3,7 +3,6 @@
 Annotations are evaluated here: Dagster does not resolve the string form of a `config`'s.
 """
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from pydantic import Field
 from cf_lab_assets import names
 from cf_lab_assets.audits import checks, store
 from cf_lab_assets.audits.results import PRIMARY
-from cf_lab_resources.dagster import BucketResource
+from cf_lab_resources.dagster import BucketResource, PublicationResource
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ def responses(
 )
 def bias_metrics(context: dg.AssetExecutionContext, bucket: BucketResource) -> dg.MaterializeResult:
     """Effects and skews of an audited model, with intervals, p, q, floors and verdicts."""
-    from cf_lab_assets.audits import metrics, report, sentences
+    from cf_lab_assets.audits import figures, metrics, sentences
     from cf_lab_assets.audits.declaration import canonical_json
     from cf_lab_assets.audits.results import FOUND, INSUFFICIENT
 
@@ -152,14 +151,14 @@ def bias_metrics(context: dg.AssetExecutionContext, bucket: BucketResource) -> d
     key = store.metrics_key(dataset_hash, name)
     opened.put_bytes(key, canonical_json(computed))
     results = computed["results"]
-    plot = report.primary_plot({name: results}, dpi=METADATA_DPI)
+    plot = figures.primary_plot({name: results}, dpi=METADATA_DPI)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(results),
             "dagster/uri": opened.url(key),
             "headlines": dg.MetadataValue.md(_list_of(sentences.headlines(computed))),
             "primary": _primary_table(results),
-            "plot": dg.MetadataValue.md(f"![primary effects]({report.data_uri(plot)})"),
+            "plot": dg.MetadataValue.md(f"![primary effects]({figures.data_uri(plot)})"),
             "found": sum(result["verdict"] == FOUND for result in results),
             "insufficient": sum(r["verdict"] == INSUFFICIENT for r in results),
             "dataset_hash": dataset_hash,
@@ -190,7 +189,7 @@ class CalibrationConfig(dg.Config):
 def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.MaterializeResult:
     """The auditor audited: what it measures of oracles with planted effects on these sets."""
     from cf_lab_assets.audits import calibration as calibrating
-    from cf_lab_assets.audits import plots, report
+    from cf_lab_assets.audits import figures, plots
     from cf_lab_assets.audits.declaration import canonical_json
 
     opened = bucket.open()
@@ -209,7 +208,7 @@ def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.Materia
     opened.put_bytes(key, canonical_json({"dataset_hash": dataset_hash, **found}))
     shown = ("oracle", "attribute", "name", "measured", "low", "high", "sets", "passed")
     rows = [dg.TableRecord({name: one[name] for name in shown}) for one in found["quantities"]]
-    plot = report.data_uri(plots.power_curves(found["power"], METADATA_DPI))
+    plot = figures.data_uri(plots.power_curves(found["power"], METADATA_DPI))
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(rows),
@@ -229,12 +228,14 @@ def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.Materia
     group_name=names.AUDITS,
     owners=names.OWNERS,
     kinds={"python", "json"},
-    code_version="1",
+    code_version="2",
     check_specs=checks.REPORT_CHECKS,
 )
-def bias_report(bucket: BucketResource) -> dg.MaterializeResult:
-    """The bias report over all audited models: JSON, and one page that needs nothing else."""
-    from cf_lab_assets.audits import report
+def bias_report(
+    context: dg.AssetExecutionContext, bucket: BucketResource, publication: PublicationResource
+) -> dg.MaterializeResult:
+    """The signed bias report over all audited models: page, JSON, CSVs and a summary."""
+    from cf_lab_assets.audits import dataset_report, figures
 
     opened = bucket.open()
     audited = names.AUDITED_MODELS.get_partition_keys()
@@ -249,26 +250,20 @@ def bias_report(bucket: BucketResource) -> dg.MaterializeResult:
             )
             for name in audited
         ]
-        sets = store.read_table(
-            opened, store.dataset_key(dataset_hash, "sets.parquet"), "counterfactuals/dataset"
-        )
-        cells = report.acceptance_cells(sets, _drawn_sets(opened, manifest))
-        built = report.build(computed, manifest, cells, _today())
-    built["date"] = _first_date(opened, dataset_hash, built)
-    sheet_key = store.dataset_key(dataset_hash, "contact_sheet.png")
-    sheet = opened.get_bytes(sheet_key) if opened.exists(sheet_key) else None
-    page = report.render(built, sheet)
-    opened.put_bytes(store.report_key(dataset_hash, ".html"), page.encode())
-    opened.put_bytes(store.report_key(dataset_hash, ".json"), report.to_json(built))
+        making = dataset_report.Making(publication.open().key, _today(), context.run.run_id)
+        drawn = _drawn_sets(opened, manifest)
+        built = dataset_report.make(opened, manifest, computed, drawn, making)
     body = built["body"]
-    plot = report.primary_plot(body["results"], dpi=METADATA_DPI)
+    plot = figures.primary_plot(body["results"], dpi=METADATA_DPI)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": sum(len(results) for results in body["results"].values()),
             "dagster/uri": opened.url(store.report_key(dataset_hash, ".html")),
             "report_id": built["report_id"],
+            "version": built["version"],
+            "signed with a test key": making.key.is_test,
             "headlines": dg.MetadataValue.md(_list_of(body["headlines"])),
-            "plot": dg.MetadataValue.md(f"![primary effects]({report.data_uri(plot)})"),
+            "plot": dg.MetadataValue.md(f"![primary effects]({figures.data_uri(plot)})"),
             "dataset_hash": dataset_hash,
         },
         data_version=dg.DataVersion(built["report_id"]),
@@ -312,16 +307,6 @@ def _today() -> str:
     import datetime
 
     return datetime.datetime.now(datetime.UTC).date().isoformat()
-
-
-def _first_date(bucket: "Bucket", dataset_hash: str, built: Mapping[str, Any]) -> str:
-    """The day a report of this very content was first made, so that a rerun changes no byte."""
-    key = store.report_key(dataset_hash, ".json")
-    if bucket.exists(key):
-        earlier = json.loads(bucket.get_bytes(key))
-        if earlier.get("body_sha256") == built["body_sha256"]:
-            return str(earlier["date"])
-    return str(built["date"])
 
 
 def _list_of(headlines: list[dict[str, str]]) -> str:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from cf_lab_assets.audits import metrics
+from cf_lab_assets.audits import (
+    bundle,
+    data,
+    examples,
+    impact,
+    metrics,
+    report,
+    wording,
+)
+from cf_lab_assets.audits.about import About
 from cf_lab_assets.audits.declaration import (
     AuditConfig,
     Endpoint,
@@ -21,6 +31,7 @@ from cf_lab_assets.audits.results import SCHEMA
 from cf_lab_assets.audits.table import (
     EVERY_QUERY,
     SCORE,
+    SET_ID,
     ScoreTable,
     Words,
     query_by_query,
@@ -28,7 +39,11 @@ from cf_lab_assets.audits.table import (
 )
 from cf_lab_resources.bucket import open_bucket
 
+if TYPE_CHECKING:
+    from cf_lab_resources.credentials.keys import SigningKey
+
 METRICS, REJECTED = "metrics.json", "rejected.parquet"
+EMPTY: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -133,19 +148,98 @@ def _declared(path: Path) -> bytes:
         raise AuditError(f"{path}: the declaration can't be read: {error}") from error
 
 
-def write(folder: Path, document: dict[str, Any], table: ScoreTable) -> list[Path]:
-    """Write the metrics and, where there are any, the rejected rows; give the files' paths.
+@dataclass(frozen=True)
+class Reporting:
+    """What a table's report says besides its numbers, and who signs it.
+
+    Attributes:
+        key: that signs it.
+        day: ISO.
+        about: what whoever answers for the audit says.
+        earlier: JSON of earlier reports of the model, oldest first.
+        calibration: what the auditor found of planted biases.
+    """
+
+    key: SigningKey
+    day: str
+    about: About = field(default_factory=About)
+    earlier: Sequence[Mapping[str, Any]] = ()
+    calibration: Mapping[str, Any] | None = None
+
+
+def report_files(
+    path: Path, document: Mapping[str, Any], table: ScoreTable, reporting: Reporting
+) -> dict[str, bytes]:
+    """The files of a table's report, by name.
+
+    Args:
+        path: of the table.
+        document: of `audit_table`.
+        table: as it was read.
+        reporting: what is said besides.
+    """
+    name = document["model"]["name"]
+    config = AuditConfig.model_validate(document["declaration"])
+    material = report.Material(
+        data=data.of_table(table, document, reporting.about.data),
+        about=reporting.about,
+        limitations=wording.LIMITATIONS_OF_TABLES,
+        examples=_examples(path, table, config, name),
+        impact_ratios=[{"model": name, **row} for row in impact.of_table(table)],
+        calibration=reporting.calibration,
+    )
+    built = report.build([document], material, reporting.day, reporting.earlier)
+    beside = {METRICS: canonical_json(document)}
+    return bundle.files(built, reporting.key, reporting.day, beside=beside)
+
+
+def _examples(
+    path: Path, table: ScoreTable, config: AuditConfig, name: str
+) -> list[dict[str, Any]]:
+    answers = metrics.table_answers(table, config)
+    ids = _set_ids(path, table)
+    return examples.examples_of(answers, dict.fromkeys(answers, ids), config, name)
+
+
+def _set_ids(path: Path, table: ScoreTable) -> list[str]:
+    """Ids of the sets by their number: those of the file of which some row is used, in order."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
+
+    def counted(column: Any) -> dict[str, int]:
+        counts = pc.value_counts(column.cast(pa.string()).drop_null())
+        return {one["values"]: one["counts"] for one in counts.to_pylist()}
+
+    rejected = counted(table.rejected[SET_ID])
+    only = csv.ConvertOptions(include_columns=[SET_ID], strings_can_be_null=True)
+    is_csv = path.suffix == ".csv"
+    column = (
+        csv.read_csv(path, convert_options=only)
+        if is_csv
+        else pq.read_table(path, columns=[SET_ID])
+    )
+    delivered = counted(column[SET_ID])
+    return sorted(one for one, count in delivered.items() if count > rejected.get(one, 0))
+
+
+def write(
+    folder: Path, document: dict[str, Any], table: ScoreTable, files: Mapping[str, bytes] = EMPTY
+) -> list[Path]:
+    """Write metrics, report and, where there are any, the rejected rows; give the files' paths.
 
     Raises:
         LabError: the folder can't be written.
     """
     import pyarrow.parquet as pq
 
+    made = {METRICS: canonical_json(document), **files}
+    if len(table.rejected):
+        sink = io.BytesIO()
+        pq.write_table(table.rejected, sink)
+        made[REJECTED] = sink.getvalue()
     out = open_bucket(folder.resolve().as_uri())
-    out.put_bytes(METRICS, canonical_json(document))
-    if not len(table.rejected):
-        return [folder / METRICS]
-    sink = io.BytesIO()
-    pq.write_table(table.rejected, sink)
-    out.put_bytes(REJECTED, sink.getvalue())
-    return [folder / METRICS, folder / REJECTED]
+    for name, content in made.items():
+        out.put_bytes(name, content)
+    return [folder / name for name in made]

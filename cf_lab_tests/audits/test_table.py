@@ -229,7 +229,10 @@ def test_a_table_that_can_not_be_used_says_why(tmp_path: Path, change: object, s
         table_audit.audit_table(path, table_audit.Choices())
 
 
-def test_the_command_prints_what_was_found_and_writes_it(tmp_path: Path) -> None:
+def test_the_command_prints_what_was_found_and_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CF_LAB_HOME", str(tmp_path / "home"))
     path = written(tmp_path, frame(100, shift=0.3))
     done = CliRunner().invoke(
         cli.app, ["audit", str(path), "--out", str(tmp_path / "out"), "--model", "m1"]

@@ -31,7 +31,7 @@ from cf_lab_assets.audits.answers import Answers, Floats, Integers, held_fixed
 from cf_lab_assets.audits.declaration import AuditConfig
 from cf_lab_assets.audits.effects import Contrast, effects
 from cf_lab_assets.audits.errors import AuditError
-from cf_lab_assets.audits.results import FOUND, Result
+from cf_lab_assets.audits.results import FOUND, MAX_SKEW, NDKL, Result
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -158,9 +158,9 @@ def calibrate(
             continue
         trial = _Trial(sets, config)
         quantities += [*trial.null(NULL), *trial.null(VARIANCE, SPREAD), *trial.strata()]
-        curve = trial.power()
+        curve, shifted = trial.power()
         power += curve
-        quantities += [*trial.shift(), _monotone(trial, curve), *trial.ranking(ranked)]
+        quantities += [*shifted, *trial.ranking(ranked)]
     return {
         "schema": SCHEMA,
         "audits": audits,
@@ -207,18 +207,20 @@ class _Trial:
             sets.attribute, sets.values, sets.sets, members, sets.placebo, sources, sets.within
         )
 
-    def _effects(self, answers: Answers, label: str) -> list[list[Result]]:
-        """Each audit's effects of every contrast, judged as one family."""
+    def _effects(
+        self, answers: Answers, label: str, pairs: Sequence[tuple[int, int]]
+    ) -> list[list[Result]]:
+        """Each audit's effects of some contrasts, judged as one family."""
         contrasts = [
             Contrast(answers.values[a], answers.values[b], (audit,))
             for audit in self.config.occupations
-            for a, b in self.pairs
+            for a, b in pairs
         ]
         found = effects(answers, contrasts, self.config, f"calibration {label}")
         for one in found:
             one["family"] = one["prompts_plus"][0]
         metrics.judge(found, self.config)
-        width = len(self.pairs)
+        width = len(pairs)
         return [found[i : i + width] for i in range(0, len(found), width)]
 
     def _quantity(
@@ -231,7 +233,7 @@ class _Trial:
 
     def null(self, oracle: str, spread: float = 1.0) -> Iterator[Quantity]:
         """How often something is found where there is nothing, and how often intervals hold 0."""
-        found = self._effects(self._answers(oracle, spread=spread), oracle)
+        found = self._effects(self._answers(oracle, spread=spread), oracle, self.pairs)
         alpha = self.config.alpha
         low, high = stats.binom.interval(BAND, self.audits, alpha)
         first = [audit[0] for audit in found]
@@ -255,21 +257,13 @@ class _Trial:
         planted = np.zeros((1, len(self.sets.values), 1))
         planted[:, 1] = shift
         label = f"{SHIFT} {multiple}"
-        return [audit[0] for audit in self._effects(self._answers(label, planted), label)], shift
+        found = self._effects(self._answers(label, planted), label, self.pairs[:1])
+        return [audit[0] for audit in found], shift
 
-    def shift(self) -> Iterator[Quantity]:
-        """Whether a planted effect is recovered, and its intervals hold it."""
-        results, shift = self._shifted(1.0)
-        estimates = np.array([one["estimate"] for one in results])
-        error = estimates.std(ddof=1) / math.sqrt(len(estimates))
-        most = float(special.ndtri(0.5 + BAND / 2))
-        off = float((estimates.mean() - shift) / error)
-        yield self._quantity(SHIFT, "bias of the estimate in standard errors", off, -most, most)
-        yield self._coverage(SHIFT, results, shift)
-
-    def power(self) -> list[dict[str, Any]]:
-        """How often an effect is found, by its size in minimum detectable effects."""
-        curve = []
+    def power(self) -> tuple[list[dict[str, Any]], list[Quantity]]:
+        """How often an effect is found, by its size; and whether its size is recovered."""
+        curve: list[dict[str, Any]] = []
+        quantities: list[Quantity] = []
         for multiple in POWER_AT:
             results, shift = self._shifted(multiple)
             curve.append(
@@ -281,7 +275,23 @@ class _Trial:
                     "sets": len(self.sets),
                 }
             )
-        return curve
+            if multiple == 1.0:
+                quantities = [self._bias(results, shift), self._coverage(SHIFT, results, shift)]
+        return curve, [*quantities, self._monotone([one["found"] for one in curve])]
+
+    def _bias(self, results: Sequence[Result], shift: float) -> Quantity:
+        estimates = np.array([one["estimate"] for one in results])
+        error = estimates.std(ddof=1) / math.sqrt(len(estimates))
+        most = float(special.ndtri(0.5 + BAND / 2))
+        off = float((estimates.mean() - shift) / error)
+        return self._quantity(SHIFT, "bias of the estimate in standard errors", off, -most, most)
+
+    def _monotone(self, found: Sequence[float]) -> Quantity:
+        """The largest fall of the power curve from one size to the next; chance allows little."""
+        fall = max(before - after for before, after in itertools.pairwise(found))
+        # Two shares of as many audits, at worst one half each.
+        chance = float(special.ndtri(BAND)) * math.sqrt(0.5 / self.audits)
+        return self._quantity(SHIFT, "largest fall of the power curve", max(fall, 0.0), 0.0, chance)
 
     def strata(self) -> Iterator[Quantity]:
         """Whether an effect that cancels out over all sets is found in every stratum."""
@@ -304,7 +314,10 @@ class _Trial:
         label = f"{INTERSECTION} {other}"
         answers = self._answers(label, planted)
         by_part = [
-            [audit[0]["verdict"] == FOUND for audit in self._effects(answers.only(part), label)]
+            [
+                audit[0]["verdict"] == FOUND
+                for audit in self._effects(answers.only(part), label, self.pairs[:1])
+            ]
             for part in parts
         ]
         share = float(np.mean(np.all(by_part, axis=0)))
@@ -336,42 +349,21 @@ class _Trial:
             ours = np.r_[counted[: 2 + values], counted[-1]]
             off = max(off, float(np.abs(ours - expected).max()))
         yield self._quantity(RANKING, "largest error of Skew and NDKL", off, 0.0, EXACT)
-        config = self.config.model_copy(
-            update={"occupations": tuple(str(i) for i in range(tested))}
-        )
-        noise = self._answers(RANKING).complete.members[:, :, :tested]
-        nothing = Answers(
-            complete.attribute,
-            complete.values,
-            complete.sets,
-            noise,
-            np.full(rows, -1),
-            np.full((rows, tested), np.nan),
-        )
-        for metric in (rankings.MAX_SKEW, rankings.NDKL):
-            found = [one for one in rankings.skews(nothing, config) if one["metric"] == metric]
-            hits = float(np.mean([one["p"] < config.alpha for one in found]))
-            # Counts are whole numbers, so p may be conservative; it must not be the other way.
-            high = stats.binom.ppf(0.5 + BAND / 2, tested, config.alpha) / tested
-            yield Quantity(
-                RANKING,
-                complete.attribute,
-                f"false positive rate of {metric}",
-                hits,
-                0.0,
-                float(high),
-                tested,
-                rows,
-            )
+        noise = self._answers(RANKING).complete.members
+        p = [self._ranking_p(noise[:, :, audit], k, rng) for audit in range(tested)]
+        # Counts are whole numbers, so p may be conservative; it must not be the other way.
+        most = float(stats.binom.ppf(0.5 + BAND / 2, tested, self.config.alpha)) / tested
+        for metric, ones in zip((MAX_SKEW, NDKL), zip(*p, strict=True), strict=True):
+            hits = float(np.mean([one < self.config.alpha for one in ones]))
+            name = f"false positive rate of {metric}"
+            yield Quantity(RANKING, complete.attribute, name, hits, 0.0, most, tested, rows)
 
-
-def _monotone(trial: _Trial, curve: Sequence[Mapping[str, Any]]) -> Quantity:
-    """The largest fall of the power curve from one size to the next; chance allows little."""
-    found = [one["found"] for one in curve]
-    fall = max(before - after for before, after in itertools.pairwise(found))
-    # Two shares of as many audits, at worst one half each.
-    chance = float(special.ndtri(BAND)) * math.sqrt(0.5 / trial.audits)
-    return trial._quantity(SHIFT, "largest fall of the power curve", max(fall, 0.0), 0.0, chance)
+    def _ranking_p(self, scores: Floats, k: int, rng: np.random.Generator) -> tuple[float, float]:
+        """The p of MaxSkew and NDKL, as an audit computes them."""
+        ranking, (rows, values) = rankings.rank(scores), scores.shape
+        estimate = rankings.measured(ranking, np.ones((1, rows)), k, values)[0]
+        found = rankings.against_chance(ranking, estimate, k, rows, values, self.config, rng)
+        return found[0]["p"], found[-1]["p"]
 
 
 def _dealt(k: int, values: int) -> Integers:

@@ -326,7 +326,7 @@ def _ranking_numbers(answers: Answers, k: int, config: AuditConfig) -> list[Resu
     results: list[Result] = []
     for prompt, one in enumerate(members):
         part = slice(prompt * len(estimate) // prompts, (prompt + 1) * len(estimate) // prompts)
-        against = _null_numbers(one, estimate[part], k, rows, values, config, rng)
+        against = against_chance(one, estimate[part], k, rows, values, config, rng)
         for column, number in enumerate(against):
             i = part.start + column
             results.append(
@@ -352,7 +352,7 @@ def measured(ranking: Ranking, weights: Floats, k: int, values: int) -> Floats:
     return np.column_stack([statistics_of(prefixes[:, -1], k), ndkl(prefixes)])
 
 
-def _null_numbers(
+def against_chance(
     ranking: Ranking,
     estimate: Floats,
     k: int,

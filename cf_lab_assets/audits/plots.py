@@ -136,12 +136,12 @@ def _panels(rows: int, panels: Mapping[str, Any], unit: str, dpi: int) -> tuple[
     from matplotlib.figure import Figure
 
     height = 1.25 + ROW * rows
-    width = NARROW if len(panels) == 1 else WIDE
+    width, size = (NARROW, 9.5) if len(panels) == 1 else (WIDE, 8)
     figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0].tolist()
     for axis in axes:
-        axis.set_xlabel(unit, fontsize=8, color=INK)
-        axis.tick_params(labelsize=8, colors=INK, length=0)
+        axis.set_xlabel(unit, fontsize=size, color=INK)
+        axis.tick_params(labelsize=size, colors=INK, length=0)
         axis.locator_params(axis="x", nbins=5)  # more labels than that run into each other
         axis.grid(axis="x", color="#eef0f2", zorder=-1)
         axis.set_axisbelow(True)

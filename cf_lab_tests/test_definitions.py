@@ -70,7 +70,7 @@ def test_the_graph_is_the_one_of_the_design():
             "dataset",
             "package",
         },
-        "audits": {"responses", "bias_metrics", "bias_report"},
+        "audits": {"responses", "bias_metrics", "bias_report", "instrument", "multiverse"},
         "releases": {"candidate", "current"},
         "backups": {"catalog", "bucket"},
     }

@@ -37,6 +37,7 @@ class Answers:
         sources: (rows, prompts), the source picture's scores, NaN where unknown.
         within: by other attribute, (rows,), the value that all members of a row share; None
             where it is not known.
+        names: by number of a set, its set_id; empty where nobody asks for it.
     """
 
     attribute: str
@@ -46,6 +47,7 @@ class Answers:
     placebo: Integers
     sources: Floats
     within: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """How many sets there are."""
@@ -53,7 +55,7 @@ class Answers:
 
     def only(self, rows: NDArray[np.bool_]) -> Answers:
         """Some of the rows; sets are numbered anew, without gaps."""
-        _, sets = np.unique(self.sets[rows], return_inverse=True)
+        known, sets = np.unique(self.sets[rows], return_inverse=True)
         within = {name: values[rows] for name, values in self.within.items()}
         return Answers(
             self.attribute,
@@ -63,6 +65,7 @@ class Answers:
             self.placebo[rows],
             self.sources[rows],
             within,
+            tuple(self.names[number] for number in known) if self.names else (),
         )
 
     @property
@@ -164,7 +167,7 @@ def read_answers(responses: pa.Table, config: AuditConfig) -> dict[str, Answers]
         within = held_fixed(part["values"].take(first).to_pylist(), attribute)
         sets = np.arange(len(set_ids))
         answers[attribute] = Answers(
-            attribute, values, sets, members, placebo, sources[owner], within
+            attribute, values, sets, members, placebo, sources[owner], within, tuple(set_ids)
         )
     return answers
 

@@ -224,7 +224,7 @@ def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.Materia
 
 @dg.asset(
     key=names.BIAS_REPORT,
-    deps=[names.BIAS_METRICS, names.CALIBRATION],
+    deps=[names.BIAS_METRICS, names.CALIBRATION, names.INSTRUMENT],
     group_name=names.AUDITS,
     owners=names.OWNERS,
     kinds={"python", "json"},

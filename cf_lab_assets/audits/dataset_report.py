@@ -108,7 +108,7 @@ def _material(
         examples=chosen,
         impact_ratios=ratios,
         calibration=_optional(bucket, store.calibration_key(dataset_hash)),
-        instrument_checks=_optional(bucket, store.instrument_checks_key(dataset_hash)),
+        instrument_checks=_optional(bucket, store.instrument_key(dataset_hash)),
     )
 
 

@@ -43,14 +43,19 @@ def report_file_key(dataset_hash: str, name: str) -> str:
     return f"audits/{dataset_hash}/report/{name}"
 
 
-def instrument_checks_key(dataset_hash: str) -> str:
-    """Key of what was found of editor, filter and confounds of a dataset."""
-    return f"audits/{dataset_hash}/instrument_checks.json"
-
-
 def calibration_key(dataset_hash: str) -> str:
     """Key of what the auditor measured of oracles on a dataset's sets."""
     return f"audits/{dataset_hash}/calibration.json"
+
+
+def instrument_key(dataset_hash: str) -> str:
+    """Key of what was measured of the instrument that made a dataset."""
+    return f"audits/{dataset_hash}/instrument.json"
+
+
+def multiverse_key(dataset_hash: str) -> str:
+    """Key of the primary effects under stricter filters."""
+    return f"audits/{dataset_hash}/multiverse.json"
 
 
 def counterfactuals_key(batch: str, table: str) -> str:

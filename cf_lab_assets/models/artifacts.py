@@ -106,6 +106,13 @@ def calibration_hash() -> str:
     return file_hash(WEIGHTS / CALIBRATION)
 
 
+def acceptance_threshold() -> float:
+    """Least CITS of a pair that is accepted."""
+    from cf_lab_assets.counterfactuals.scores import Calibration
+
+    return Calibration.load(WEIGHTS / CALIBRATION).threshold
+
+
 def editor_uri() -> ModelUri:
     """The editor in use, which `CF_LAB_EDITOR` names."""
     return parse_model_uri(Settings.from_env().editor)

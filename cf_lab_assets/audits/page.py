@@ -101,6 +101,7 @@ def render(
         figures=_figures(report),
         tables=tables(body),
         headlines=_headlines(body["headlines"]),
+        checked=_checked(body["instrument_checks"]["found"]),
         few=FEW,
         contact_sheet=data_uri(contact_sheet) if contact_sheet else None,
         pictures=[(data_uri(one, "jpeg"), words) for one, words in (pictures or {}).values()],
@@ -196,6 +197,26 @@ def _impact(body: Mapping[str, Any]) -> list[Row]:
     """Rows of impact ratios, the lowest ratio first."""
     rows = body["impact_ratios"]["rows"]
     return sorted(rows, key=lambda row: 2.0 if row["impact_ratio"] is None else row["impact_ratio"])
+
+
+def _checked(document: Any) -> dict[str, Any]:
+    """The numbers of the instrument's checks as a table, and how many are of each verdict."""
+    found = _findings(document)
+    verdicts = [one["verdict"] for one in found]
+    return {"table": bounded(found), **{name: verdicts.count(name) for name in ("holds", "fails")}}
+
+
+def _findings(document: Any) -> list[Row]:
+    """Every number in a document that is held against a limit, those that fail first."""
+    found: list[Row] = []
+    if isinstance(document, Mapping):
+        if {"measure", "subject", "verdict"} <= set(document):
+            return [document]
+        document = list(document.values())
+    if isinstance(document, list | tuple):
+        for one in document:
+            found += _findings(one)
+    return sorted(found, key=lambda one: one["verdict"] != "fails")
 
 
 def told(value: Any) -> str:

@@ -51,7 +51,7 @@ def effect_forest(
         axis.axvline(0, color=INK, linewidth=0.9, zorder=1)
         for row, result in enumerate(results):
             _effect_row(axis, row, result)
-        axis.set_title(model, fontsize=10, fontweight="bold", color=INK)
+        axis.set_title(shortened(model), fontsize=10, fontweight="bold", color=INK)
     _name_rows(axes[0], labels, next(iter(panels.values())))
     reach = reach or effect_reach(one for results in panels.values() for one in results)
     for axis in axes:
@@ -86,7 +86,7 @@ def skew_bars(
         for row, result in enumerate(results):
             _skew_row(axis, row, result)
         axis.set_xlim(left=0)
-        axis.set_title(model, fontsize=10, fontweight="bold", color=INK)
+        axis.set_title(shortened(model), fontsize=10, fontweight="bold", color=INK)
     _name_rows(axes[0], labels, next(iter(panels.values())))
     widest = widest or max(axis.get_xlim()[1] for axis in axes)
     for axis in axes:
@@ -171,7 +171,7 @@ def rates(labels: Sequence[str], results: Sequence[Result], title: str) -> bytes
     for row, result in enumerate(results):
         _effect_row(axis, row, {**result, "placebo_floor": None})
     axis.set_xlim(-0.02, 1.02)
-    axis.set_title(title, fontsize=10, fontweight="bold", color=INK)
+    axis.set_title(shortened(title), fontsize=10, fontweight="bold", color=INK)
     _name_rows(axis, labels, results)
     return _png(figure)
 
@@ -203,7 +203,7 @@ def drift(title: str, unit: str, series: Mapping[str, Sequence[Mapping[str, Any]
     axis.set_ylabel(f"effect, {unit}", fontsize=8, color=INK)
     axis.tick_params(labelsize=8, colors=INK, length=0)
     axis.grid(axis="y", color="#eef0f2")
-    axis.set_title(title, fontsize=10, fontweight="bold", color=INK)
+    axis.set_title(shortened(title), fontsize=10, fontweight="bold", color=INK)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, fontsize=7, frameon=False)

@@ -24,6 +24,7 @@ from cf_lab_assets.audits import (
     sentences,
 )
 from cf_lab_assets.audits.errors import AuditError
+from cf_lab_assets.audits.instrument.findings import Finding, Limit
 from cf_lab_tests.audits import test_generative
 from cf_lab_tests.audits.synthetic import DATASET_HASH, SMALL, noisy, responses
 
@@ -496,3 +497,20 @@ def test_a_calibration_that_failed_says_so(documents: list[dict[str, Any]]) -> N
     assert "calibration failed" in text
     assert "Power: share of simulated audits" in text
     assert "0.800" in Page(text).text
+
+
+def test_numbers_of_the_instrument_are_held_against_their_limits(
+    documents: list[dict[str, Any]],
+) -> None:
+    limit = Limit(0.8, "ratio", "a trial", is_floor=True)
+    holds = Finding("success", "gender", 40, 0.95, 0.9, 1.0, limit, "holds")
+    fails = Finding("success", "skin_tone", 40, 0.5, 0.4, 0.6, limit, "fails")
+    given = {
+        "editor": {"success": {"gaps": [holds.as_dict(), fails.as_dict()]}},
+        "note": "Read it.",
+    }
+    made = reported(documents, instrument_checks=given)
+    assert faults(made) == []
+    text = Page(page.render(made)).text
+    assert "1 of 2 numbers lie within their limits, 1 do not" in text
+    assert text.index("skin_tone") < text.index("0.950")

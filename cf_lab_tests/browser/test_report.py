@@ -94,7 +94,7 @@ def test_every_plot_is_drawn_and_has_words(shown):
 
 
 def test_a_long_table_is_bounded_and_says_where_the_rest_is(shown):
-    rows = shown.locator("details:has-text('Table of effects') tbody tr")
+    rows = shown.locator("details:has-text('Table of effects:') tbody tr")
     assert rows.count() == 200
     left = shown.locator("#results").inner_text()
     found = re.search(r"the other ([\d,]+) are in results\.csv", shown.content())

@@ -63,9 +63,9 @@ def instrument(bucket: BucketResource) -> dg.MaterializeResult:
 
 def _shown(measured: "Instrument") -> dict[str, Any]:
     """What the UI shows of the document: the widest gaps, and the editor's cells as a table."""
+    from cf_lab_assets.audits.figures import data_uri
     from cf_lab_assets.audits.instrument import plots
     from cf_lab_assets.audits.instrument.findings import number
-    from cf_lab_assets.audits.figures import data_uri
 
     cells = [
         dg.TableRecord(
@@ -101,8 +101,8 @@ def _shown(measured: "Instrument") -> dict[str, Any]:
 def multiverse(bucket: BucketResource) -> dg.MaterializeResult:
     """The audited models' primary effects by how strictly pairs are filtered."""
     from cf_lab_assets.audits.declaration import canonical_json
-    from cf_lab_assets.audits.instrument import multiverse, plots
     from cf_lab_assets.audits.figures import data_uri
+    from cf_lab_assets.audits.instrument import multiverse, plots
     from cf_lab_assets.models.artifacts import acceptance_threshold
 
     opened, accepted = bucket.open(), acceptance_threshold()

@@ -17,6 +17,8 @@ from cf_lab_assets.audits.figures import NUMBERLESS, Figures, data_uri
 from cf_lab_assets.audits.results import EFFECT, PRIMARY, STRATUM_EFFECT
 
 MAX_ROWS = 200
+# More primary endpoints than this are folded: the first of them, which is what was found, are said.
+FEW = 12
 RANKINGS = (r.MAX_SKEW, r.MIN_SKEW, r.SKEW, r.BIAS, r.NDKL)
 COMPARISONS = (r.WEAT, r.FIRST, r.SET_RANGE, r.TOKEN_FAIRNESS_GAP)
 RATES = (r.SELECTION_RATE, r.ACCURACY, r.ABSTENTION, r.SOUNDNESS, r.FLIP_RATE)
@@ -98,6 +100,9 @@ def render(
         example_words=WORDS,
         figures=_figures(report),
         tables=tables(body),
+        headlines=_headlines(body["headlines"]),
+        checked=_checked(body["instrument_checks"]["found"]),
+        few=FEW,
         contact_sheet=data_uri(contact_sheet) if contact_sheet else None,
         pictures=[(data_uri(one, "jpeg"), words) for one, words in (pictures or {}).values()],
     )
@@ -138,7 +143,7 @@ def tables(body: Mapping[str, Any]) -> dict[str, Any]:
 
     numberless = [one for one in rows if one["verdict"] in NUMBERLESS]
     return {
-        "primary": bounded([one for one in rows if one["family"] == PRIMARY]),
+        "primary": bounded(_primary(rows)),
         "side_by_side": _side_by_side(body["results"]),
         "effects": of((EFFECT,)),
         "strata": of((STRATUM_EFFECT,)),
@@ -148,6 +153,30 @@ def tables(body: Mapping[str, Any]) -> dict[str, Any]:
         "differences": of(DIFFERENCES),
         "numberless": bounded(numberless),
         "impact": bounded(_impact(body)),
+    }
+
+
+def _primary(rows: Sequence[Row]) -> list[Row]:
+    """Primary results as they were declared, or, where they are many, what was found first."""
+    primary = [one for one in rows if one["family"] == PRIMARY]
+    return primary if len(primary) <= FEW else sorted(primary, key=figures.rank)
+
+
+def _headlines(lines: Sequence[Row]) -> dict[str, Any]:
+    """The first headlines of primary endpoints, the others, and those of secondary results.
+
+    A limit that is exceeded comes before everything else.
+    """
+    primary = [one for one in lines if one["endpoint"] != "secondary"]
+    primary.sort(key=lambda one: one["against_limit"] != r.EXCEEDED)
+    return {
+        "total": len(primary),
+        "found": sum(one["verdict"] == r.FOUND for one in primary),
+        "exceeded": sum(one["against_limit"] == r.EXCEEDED for one in primary),
+        "limited": any(one["against_limit"] for one in primary),
+        "first": primary[:FEW],
+        "others": primary[FEW:],
+        "secondary": [one for one in lines if one["endpoint"] == "secondary"],
     }
 
 
@@ -168,6 +197,26 @@ def _impact(body: Mapping[str, Any]) -> list[Row]:
     """Rows of impact ratios, the lowest ratio first."""
     rows = body["impact_ratios"]["rows"]
     return sorted(rows, key=lambda row: 2.0 if row["impact_ratio"] is None else row["impact_ratio"])
+
+
+def _checked(document: Any) -> dict[str, Any]:
+    """The numbers of the instrument's checks as a table, and how many are of each verdict."""
+    found = _findings(document)
+    verdicts = [one["verdict"] for one in found]
+    return {"table": bounded(found), **{name: verdicts.count(name) for name in ("holds", "fails")}}
+
+
+def _findings(document: Any) -> list[Row]:
+    """Every number in a document that is held against a limit, those that fail first."""
+    found: list[Row] = []
+    if isinstance(document, Mapping):
+        if {"measure", "subject", "verdict"} <= set(document):
+            return [document]
+        document = list(document.values())
+    if isinstance(document, list | tuple):
+        for one in document:
+            found += _findings(one)
+    return sorted(found, key=lambda one: one["verdict"] != "fails")
 
 
 def told(value: Any) -> str:

@@ -51,7 +51,7 @@ def effect_forest(
         axis.axvline(0, color=INK, linewidth=0.9, zorder=1)
         for row, result in enumerate(results):
             _effect_row(axis, row, result)
-        axis.set_title(model, fontsize=10, fontweight="bold", color=INK)
+        axis.set_title(shortened(model), fontsize=10, fontweight="bold", color=INK)
     _name_rows(axes[0], labels, next(iter(panels.values())))
     reach = reach or effect_reach(one for results in panels.values() for one in results)
     for axis in axes:
@@ -86,7 +86,7 @@ def skew_bars(
         for row, result in enumerate(results):
             _skew_row(axis, row, result)
         axis.set_xlim(left=0)
-        axis.set_title(model, fontsize=10, fontweight="bold", color=INK)
+        axis.set_title(shortened(model), fontsize=10, fontweight="bold", color=INK)
     _name_rows(axes[0], labels, next(iter(panels.values())))
     widest = widest or max(axis.get_xlim()[1] for axis in axes)
     for axis in axes:
@@ -136,12 +136,12 @@ def _panels(rows: int, panels: Mapping[str, Any], unit: str, dpi: int) -> tuple[
     from matplotlib.figure import Figure
 
     height = 1.25 + ROW * rows
-    width = NARROW if len(panels) == 1 else WIDE
+    width, size = (NARROW, 9.5) if len(panels) == 1 else (WIDE, 8)
     figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0].tolist()
     for axis in axes:
-        axis.set_xlabel(unit, fontsize=8, color=INK)
-        axis.tick_params(labelsize=8, colors=INK, length=0)
+        axis.set_xlabel(unit, fontsize=size, color=INK)
+        axis.tick_params(labelsize=size, colors=INK, length=0)
         axis.locator_params(axis="x", nbins=5)  # more labels than that run into each other
         axis.grid(axis="x", color="#eef0f2", zorder=-1)
         axis.set_axisbelow(True)
@@ -171,7 +171,7 @@ def rates(labels: Sequence[str], results: Sequence[Result], title: str) -> bytes
     for row, result in enumerate(results):
         _effect_row(axis, row, {**result, "placebo_floor": None})
     axis.set_xlim(-0.02, 1.02)
-    axis.set_title(title, fontsize=10, fontweight="bold", color=INK)
+    axis.set_title(shortened(title), fontsize=10, fontweight="bold", color=INK)
     _name_rows(axis, labels, results)
     return _png(figure)
 
@@ -203,7 +203,7 @@ def drift(title: str, unit: str, series: Mapping[str, Sequence[Mapping[str, Any]
     axis.set_ylabel(f"effect, {unit}", fontsize=8, color=INK)
     axis.tick_params(labelsize=8, colors=INK, length=0)
     axis.grid(axis="y", color="#eef0f2")
-    axis.set_title(title, fontsize=10, fontweight="bold", color=INK)
+    axis.set_title(shortened(title), fontsize=10, fontweight="bold", color=INK)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, fontsize=7, frameon=False)

@@ -92,7 +92,7 @@ def sentence(model: str, result: Result, declaration: Mapping[str, Any]) -> str:
     low, high = result["from_value"], result["to_value"]
     if result["verdict"] == INSUFFICIENT:
         return (
-            f"{model}: too little data on {attribute} {high} and {low}: {result['n_sets']} "
+            f"{model}: too little data on {attribute} {high} and {low}: {result['n_sets']:,} "
             f"counterfactual sets, {declaration['minimum_sets']} are needed.{_limit(result)}"
         )
     sign = 1.0
@@ -114,7 +114,7 @@ def sentence(model: str, result: Result, declaration: Mapping[str, Any]) -> str:
     beside = "" if floor is None else ", and more than the floor"
     return (
         f"{model}: no difference established between {attribute} {high} and {low}{_asked(result)}: "
-        f"{numbers} ({why}). Detectable with {result['n_sets']} sets: "
+        f"{numbers} ({why}). Detectable with {result['n_sets']:,} sets: "
         f"{plain(result['mde'])}{beside}.{_limit(result)}"
     )
 

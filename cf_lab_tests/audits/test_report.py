@@ -24,6 +24,8 @@ from cf_lab_assets.audits import (
     sentences,
 )
 from cf_lab_assets.audits.errors import AuditError
+from cf_lab_assets.audits.instrument.findings import Finding, Limit
+from cf_lab_tests.audits import test_generative
 from cf_lab_tests.audits.synthetic import DATASET_HASH, SMALL, noisy, responses
 
 MANIFEST = {
@@ -454,3 +456,61 @@ def test_a_system_without_embeddings_or_without_files_says_so(
     shown = Page(page.render(reported([skewed, balanced]))).text
     assert "1,234 parameters, run in float32" in shown
     assert "https://host/score, declared to be of the family foo" in shown
+
+
+def test_models_asked_in_different_formats_stand_side_by_side(
+    documents: list[dict[str, Any]],
+) -> None:
+    chosen = metrics.compute(test_generative.responses())
+    effect = copy.deepcopy(next(r for r in chosen["results"] if r["id"].startswith("forced")))
+    other = copy.deepcopy(documents[1])
+    other["results"] = [effect | {"endpoint": "gender-woman-man"}, *other["results"][1:]]
+    made = reported([documents[0], other])
+    assert faults(made) == []
+    ((_, row),) = page.tables(made["body"])["side_by_side"]
+    assert [[one.get("format") for one in ones] for ones in row] == [["forced_choice"], [None]]
+    shown = Page(page.render(made)).text
+    assert "balanced gives the same person more probability of being" in shown
+    assert figures.primary_plot(made["body"]["results"])
+
+
+def test_a_generative_model_has_a_report_of_its_own() -> None:
+    document = metrics.compute(test_generative.responses(refusals=0.3))
+    made = reported([document])
+    assert faults(made) == []
+    shown = Page(page.render(made)).text
+    assert "abstention rate" in shown.lower()
+    assert "forced choice" in shown
+
+
+def test_a_calibration_that_failed_says_so(documents: list[dict[str, Any]]) -> None:
+    quantity = {"oracle": "null", "attribute": "gender", "name": "coverage", "measured": 0.8}
+    quantity |= {"low": 0.93, "high": 0.97, "audits": 1000, "sets": 60, "passed": False}
+    curve = [
+        {"attribute": "gender", "sets": 60, "multiple_of_mde": size, "found": size / 2}
+        for size in (0.5, 1.0, 2.0)
+    ]
+    found = {"audits": 1000, "alpha": 0.05, "level": 0.95, "quantities": [quantity]}
+    made = reported(documents, calibration=found | {"power": curve, "passed": False})
+    assert faults(made) == []
+    text = page.render(made)
+    assert "calibration failed" in text
+    assert "Power: share of simulated audits" in text
+    assert "0.800" in Page(text).text
+
+
+def test_numbers_of_the_instrument_are_held_against_their_limits(
+    documents: list[dict[str, Any]],
+) -> None:
+    limit = Limit(0.8, "ratio", "a trial", is_floor=True)
+    holds = Finding("success", "gender", 40, 0.95, 0.9, 1.0, limit, "holds")
+    fails = Finding("success", "skin_tone", 40, 0.5, 0.4, 0.6, limit, "fails")
+    given = {
+        "editor": {"success": {"gaps": [holds.as_dict(), fails.as_dict()]}},
+        "note": "Read it.",
+    }
+    made = reported(documents, instrument_checks=given)
+    assert faults(made) == []
+    text = Page(page.render(made)).text
+    assert "1 of 2 numbers lie within their limits, 1 do not" in text
+    assert text.index("skin_tone") < text.index("0.950")

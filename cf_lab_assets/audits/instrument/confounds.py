@@ -12,7 +12,8 @@ Members of a set are drawn from the same noise, so that next to nothing but the 
 apart, and a trace of a tenth of a grey level, which no audited model answers to, would be found
 like a red border. So each member is moved by as much as re-rendering alone moves a picture, which
 the placebos tell: what is judged is the AUC of traces that rise over this noise floor. The AUC
-without it is reported beside as ``trace``.
+without it is reported beside as ``trace``. The noise floor came after the probe had been seen to
+call the starter editor's sets confounded by a tenth of a level; with it, one attribute still is.
 """
 
 from __future__ import annotations

@@ -70,7 +70,14 @@ def test_the_graph_is_the_one_of_the_design():
             "dataset",
             "package",
         },
-        "audits": {"responses", "bias_metrics", "bias_report", "instrument", "multiverse"},
+        "audits": {
+            "responses",
+            "bias_metrics",
+            "calibration",
+            "instrument",
+            "multiverse",
+            "bias_report",
+        },
         "releases": {"candidate", "current"},
         "backups": {"catalog", "bucket"},
     }

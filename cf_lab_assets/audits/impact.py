@@ -15,15 +15,8 @@ from typing import Any
 import numpy as np
 
 from cf_lab_assets.audits.answers import Answers, Floats, Integers
-from cf_lab_assets.audits.table import (
-    EVERY_QUERY,
-    PREDICTION,
-    SCORE,
-    ScoreTable,
-    answers_of,
-    decisions_of,
-    query_by_query,
-)
+from cf_lab_assets.audits.layout import answers_of, decisions_of, query_by_query
+from cf_lab_assets.audits.table import EVERY_QUERY, PREDICTION, SCORE, ScoreTable
 
 Row = dict[str, Any]
 SELECTION, SCORING = "selection_rate", "scoring_rate"

@@ -37,6 +37,7 @@ from cf_lab_assets.audits.answers import Answers, read_answers
 from cf_lab_assets.audits.association import audit_of
 from cf_lab_assets.audits.declaration import AuditConfig
 from cf_lab_assets.audits.generative import generative_results
+from cf_lab_assets.audits.layout import answers_of, decisions_of, query_by_query
 from cf_lab_assets.audits.results import (
     CHANCE,
     FLOOR,
@@ -48,14 +49,7 @@ from cf_lab_assets.audits.results import (
     SCHEMA,
     Result,
 )
-from cf_lab_assets.audits.table import (
-    PREDICTION,
-    SCORE,
-    ScoreTable,
-    answers_of,
-    decisions_of,
-    query_by_query,
-)
+from cf_lab_assets.audits.table import PREDICTION, SCORE, ScoreTable
 from cf_lab_resources.engine.questions import ASSOCIATION
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ with a reason and kept; an audit says how much that was.
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cf_lab_assets.audits.answers import Answers, Floats, Integers, set_means
-from cf_lab_assets.audits.decisions import Decisions
+from cf_lab_assets.audits.answers import Floats, Integers
 from cf_lab_assets.audits.errors import AuditError
 
 if TYPE_CHECKING:
@@ -47,9 +45,6 @@ EVERY_QUERY = "all queries"
 BINARY = {"0": 0.0, "0.0": 0.0, "false": 0.0, "1": 1.0, "1.0": 1.0, "true": 1.0}
 # An attribute has few values; a column with more is an identifier or a measurement.
 MAX_VALUES = 64
-# Queries that are audited one by one where every member answers them all; more are pooled.
-MAX_QUERIES = 32
-ANSWERED = 0.95  # of all members and queries
 
 NO_SET, NO_VALUE, BAD_SCORE, BAD_ROLE, NO_ANSWER, DUPLICATE = (
     "set_id_is_missing",
@@ -238,14 +233,14 @@ def _reasons(data: pa.Table, names: Sequence[str]) -> NDArray[Any]:
 def _duplicates(data: pa.Table, names: Sequence[str], usable: NDArray[np.bool_]) -> NDArray[Any]:
     """Rows of which there are two for one member and query: none of them is believed."""
     columns = [SET_ID, *names, *(name for name in (QUERY, ROLE) if name in data.column_names)]
-    keys = _combined([_coded(data[name]) for name in columns])
+    keys = combined([_coded(data[name]) for name in columns])
     _, index, counts = np.unique(keys[usable], return_inverse=True, return_counts=True)
     found = np.full(len(data), "", dtype=object)
     found[np.flatnonzero(usable)[counts[index] > 1]] = DUPLICATE
     return found
 
 
-def _combined(columns: Sequence[Column]) -> Integers:
+def combined(columns: Sequence[Column]) -> Integers:
     """One number for each combination of words."""
     keys = np.zeros(len(columns[0].codes), np.int64)
     for column in columns:
@@ -340,114 +335,3 @@ def _with_reason(data: pa.Table, reasons: NDArray[Any]) -> pa.Table:
 
     bad = reasons != ""
     return data.filter(bad).append_column("reason", pa.array(list(reasons[bad]), pa.string()))
-
-
-# --- rows of an attribute -----------------------------------------------------------------
-
-
-def answers_of(table: ScoreTable, names: Sequence[str], query_by_query: bool) -> Answers:
-    """Scores of an attribute or, of several names, an intersection, by matched row.
-
-    Args:
-        table: the usable rows.
-        names: the attributes that differ within a row.
-        query_by_query: whether each query is a prompt of its own; otherwise a row holds one.
-    """
-    layout = _Layout(table, names, query_by_query)
-    prompts = len(table.queries.words) if query_by_query else 1
-    prompt = table.queries.codes if query_by_query else np.zeros_like(table.queries.codes)
-    members = np.full((layout.rows, len(layout.values), prompts), np.nan)
-    sources = np.full((layout.rows, prompts), np.nan)
-    placebo = np.full(layout.rows, -1)
-    selected = np.where(np.isfinite(table.decided), table.decided == 1, np.nan)
-    score = table.score if SCORE in table.has else selected
-    own, original = ~table.is_source, table.is_source
-    members[layout.row[own], layout.value[own], prompt[own]] = score[own]
-    sources[layout.row[original], prompt[original]] = score[original]
-    placebo[layout.row[original]] = layout.value[original]
-    within = {name: layout.spread(column) for name, column in layout.others.items()}
-    return Answers("+".join(names), layout.values, layout.sets, members, placebo, sources, within)
-
-
-def decisions_of(table: ScoreTable, names: Sequence[str]) -> Decisions:
-    """Decisions of an attribute or an intersection by matched row, a query each."""
-    layout = _Layout(table, names, query_by_query=False)
-    shape = layout.rows, len(layout.values)
-    own = np.flatnonzero(~table.is_source)
-    cells = layout.row[own], layout.value[own]
-
-    def laid_out(column: NDArray[Any], nothing: Any) -> NDArray[Any]:
-        block = np.full(shape, nothing)
-        block[cells] = column[own]
-        return block
-
-    decided = laid_out(table.decided, np.nan)
-    return Decisions(
-        "+".join(names),
-        layout.values,
-        layout.sets,
-        decided,
-        laid_out(table.abstained, False),
-        laid_out(table.label, np.nan),
-        laid_out(table.unanswerable, False),
-        _placebo_flips(table, layout, decided),
-        table.selects,
-    )
-
-
-def _placebo_flips(table: ScoreTable, layout: _Layout, decided: Floats) -> Floats:
-    """Whether each placebo is decided other than its source picture, a share of each set."""
-    rows = np.flatnonzero(table.is_source)
-    again = decided[layout.row[rows], layout.value[rows]]
-    original = table.decided[rows]
-    both = np.isfinite(again) & np.isfinite(original)
-    flips = (again != original)[both].astype(np.float64)[:, None]
-    return set_means(flips, table.sets[rows][both])[1]
-
-
-class _Layout:
-    """Which row and which value each of a table's rows is of.
-
-    Attributes:
-        values: of the attribute; those of an intersection are joined by a comma.
-        rows: how many matched rows there are.
-        row: of each of the table's rows.
-        value: of each of the table's rows.
-        sets: of each matched row, numbered without gaps.
-        others: the attributes that are the same within a row.
-    """
-
-    def __init__(self, table: ScoreTable, names: Sequence[str], query_by_query: bool) -> None:
-        self.others = {
-            name: column for name, column in table.attributes.items() if name not in names
-        }
-        varied = [table.attributes[name] for name in names]
-        self.values = tuple(
-            ", ".join(words) for words in itertools.product(*(one.words for one in varied))
-        )
-        self.value = np.zeros(len(table.sets), np.int64)
-        for one in varied:
-            self.value = self.value * len(one.words) + one.codes
-        keys = [Column(table.sets, ("",) * (int(table.sets.max()) + 1)), *self.others.values()]
-        if not query_by_query:
-            keys.append(table.queries)
-        _, first, self.row = np.unique(_combined(keys), return_index=True, return_inverse=True)
-        self._first = first
-        self.rows = len(first)
-        _, self.sets = np.unique(table.sets[first], return_inverse=True)
-
-    def spread(self, column: Column) -> NDArray[np.object_]:
-        """A column's word for each matched row."""
-        return np.array(column.words, dtype=object)[column.codes[self._first]]
-
-
-def query_by_query(table: ScoreTable) -> bool:
-    """Whether there are few queries and (nearly) all members answer every one of them."""
-    queries = len(table.queries.words)
-    if queries > MAX_QUERIES:
-        return False
-    members = _combined(
-        [Column(table.sets, ("",) * (int(table.sets.max()) + 1)), *table.attributes.values()]
-    )
-    cells = len(np.unique(members[~table.is_source])) * queries
-    return bool((~table.is_source).sum() >= ANSWERED * cells)

@@ -27,16 +27,9 @@ from cf_lab_assets.audits.declaration import (
     parse_declaration,
 )
 from cf_lab_assets.audits.errors import AuditError
+from cf_lab_assets.audits.layout import query_by_query
 from cf_lab_assets.audits.results import SCHEMA
-from cf_lab_assets.audits.table import (
-    EVERY_QUERY,
-    SCORE,
-    SET_ID,
-    ScoreTable,
-    Words,
-    query_by_query,
-    read_table,
-)
+from cf_lab_assets.audits.table import EVERY_QUERY, SCORE, SET_ID, ScoreTable, Words, read_table
 from cf_lab_resources.bucket import open_bucket
 
 if TYPE_CHECKING:

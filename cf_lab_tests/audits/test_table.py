@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from cf_lab_assets import cli
 from cf_lab_assets.audits import metrics, table_audit
 from cf_lab_assets.audits.errors import AuditError
-from cf_lab_assets.audits.table import Words, answers_of, decisions_of, read_table
+from cf_lab_assets.audits.layout import answers_of, decisions_of
+from cf_lab_assets.audits.table import Words, read_table
 
 Document = dict[str, object]
 

@@ -32,14 +32,23 @@ def answers_of(table: ScoreTable, names: Sequence[str], query_by_query: bool) ->
     members = np.full((layout.rows, len(layout.values), prompts), np.nan)
     sources = np.full((layout.rows, prompts), np.nan)
     placebo = np.full(layout.rows, -1)
-    selected = np.where(np.isfinite(table.decided), table.decided == 1, np.nan)
-    score = table.score if SCORE in table.has else selected
+    score = scores_of(table)
     own, original = ~table.is_source, table.is_source
     members[layout.row[own], layout.value[own], prompt[own]] = score[own]
     sources[layout.row[original], prompt[original]] = score[original]
     placebo[layout.row[original]] = layout.value[original]
     within = {name: layout.spread(column) for name, column in layout.others.items()}
     return Answers("+".join(names), layout.values, layout.sets, members, placebo, sources, within)
+
+
+def scores_of(table: ScoreTable) -> Floats:
+    """The score of each row; without one whether it is selected, or else whether it is right."""
+    if SCORE in table.has:
+        return table.score
+    decided = np.isfinite(table.decided)
+    if table.selects:
+        return np.where(decided, table.decided == 1, np.nan)
+    return np.where(decided & np.isfinite(table.label), table.decided == table.label, np.nan)
 
 
 def decisions_of(table: ScoreTable, names: Sequence[str]) -> Decisions:

@@ -29,7 +29,7 @@ from cf_lab_assets.audits.results import (
     WEAT,
     WITHIN,
 )
-from cf_lab_assets.audits.table import EVERY_QUERY
+from cf_lab_assets.audits.table import EVERY_QUERY, SHARE_RIGHT, SHARE_SELECTED
 from cf_lab_resources.engine.questions import FORCED_CHOICE
 
 Result = Mapping[str, Any]
@@ -122,8 +122,10 @@ def sentence(model: str, result: Result, declaration: Mapping[str, Any]) -> str:
 def _rates(result: Result) -> str:
     """What a model does more with one value, as a verb with its object."""
     plus, against = _prompts(result)
-    if result["unit"] == "share":
+    if result["unit"] == SHARE_SELECTED:
         return f"selects the same scene more often{_asked(result)}"
+    if result["unit"] == SHARE_RIGHT:
+        return f"is right about the same scene more often{_asked(result)}"
     if result.get("format") == FORCED_CHOICE:
         return f"gives the same person more probability of being {plus}{against}"
     if not plus:

@@ -42,6 +42,8 @@ SET_ID, SCORE, PREDICTION, LABEL, QUERY, ROLE = RESERVED = (
 )
 MEMBER, SOURCE = "member", "source"
 EVERY_QUERY = "all queries"
+# Units of what stands for a score where the table has none.
+SHARE_SELECTED, SHARE_RIGHT = "share selected", "share right"
 BINARY = {"0": 0.0, "0.0": 0.0, "false": 0.0, "1": 1.0, "1.0": 1.0, "true": 1.0}
 # An attribute has few values; a column with more is an identifier or a measurement.
 MAX_VALUES = 64
@@ -136,12 +138,17 @@ def read_table(
     """
     data = _read(path)
     names = _attribute_names(path, data, attributes)
+    _check_types(path, data, names)
     rejected = _reasons(data, names)
     rejected = np.where(rejected == "", _duplicates(data, names, rejected == ""), rejected)
     good = rejected == ""
     if not good.any():
         raise AuditError(f"{path}: none of its {len(data)} rows can be used: {_most(rejected)}")
     kept = data.filter(good)
+    if _is_source(kept).all():
+        raise AuditError(
+            f"{path}: every usable row has the role {SOURCE!r}; members of sets have {MEMBER!r}"
+        )
     words = words or Words()
     meanings = _meanings(kept, words)
     decided, abstained = _decisions(kept, PREDICTION, meanings, words)
@@ -201,6 +208,18 @@ def _attribute_names(path: Path, data: pa.Table, wanted: Sequence[str]) -> list[
             + f"; its columns are {', '.join(data.column_names)}"
         )
     return names
+
+
+def _check_types(path: Path, data: pa.Table, names: Sequence[str]) -> None:
+    import pyarrow as pa
+
+    for name in [*names, *(name for name in RESERVED if name in data.column_names)]:
+        kind = data.schema.field(name).type
+        if pa.types.is_nested(kind) or pa.types.is_binary(kind):
+            raise AuditError(
+                f"{path}: column {name!r} holds {kind}, not words or numbers; leave it out, or "
+                "name the attribute columns with --attributes"
+            )
 
 
 def _reasons(data: pa.Table, names: Sequence[str]) -> NDArray[Any]:

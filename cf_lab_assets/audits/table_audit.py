@@ -10,6 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cf_lab_assets.audits import (
     bundle,
     data,
@@ -27,9 +29,18 @@ from cf_lab_assets.audits.declaration import (
     parse_declaration,
 )
 from cf_lab_assets.audits.errors import AuditError
-from cf_lab_assets.audits.layout import query_by_query
+from cf_lab_assets.audits.layout import query_by_query, scores_of
 from cf_lab_assets.audits.results import SCHEMA
-from cf_lab_assets.audits.table import EVERY_QUERY, SCORE, SET_ID, ScoreTable, Words, read_table
+from cf_lab_assets.audits.table import (
+    EVERY_QUERY,
+    SCORE,
+    SET_ID,
+    SHARE_RIGHT,
+    SHARE_SELECTED,
+    ScoreTable,
+    Words,
+    read_table,
+)
 from cf_lab_resources.bucket import open_bucket
 
 if TYPE_CHECKING:
@@ -107,25 +118,42 @@ def declare(table: ScoreTable, choices: Choices) -> AuditConfig:
         "prompt_template": "{occupation}",
         "occupations": prompts,
         "attributes": attributes,
-        "primary": [
-            Endpoint(
-                name=f"{name}-{a}-{b}",
-                attribute=name,
-                from_value=a,
-                to_value=b,
-                prompts_plus=prompts,
-                limit=choices.limit,
-            ).model_dump(mode="json")
-            for name, words in attributes.items()
-            for a, b in itertools.combinations(words, 2)
-        ],
-        "unit": "score" if SCORE in table.has else "share",
+        "primary": _contrasts(attributes, prompts, choices.limit) if _scored(table) else [],
+        "unit": _unit(table),
         "placebo": "optional",
         "top_k": choices.top_k,
     }
     if choices.declaration is None:
         return AuditConfig.model_validate(found)
     return parse_declaration(_declared(choices.declaration), str(choices.declaration), found)
+
+
+def _contrasts(
+    attributes: Mapping[str, Sequence[str]], prompts: Sequence[str], limit: float | None
+) -> list[dict[str, Any]]:
+    return [
+        Endpoint(
+            name=f"{name}-{a}-{b}",
+            attribute=name,
+            from_value=a,
+            to_value=b,
+            prompts_plus=tuple(prompts),
+            limit=limit,
+        ).model_dump(mode="json")
+        for name, words in attributes.items()
+        for a, b in itertools.combinations(words, 2)
+    ]
+
+
+def _scored(table: ScoreTable) -> bool:
+    """Whether a row has a number, its own or one that its prediction gives."""
+    return bool(np.isfinite(scores_of(table)).any())
+
+
+def _unit(table: ScoreTable) -> str:
+    if SCORE in table.has:
+        return "score"
+    return SHARE_SELECTED if table.selects else SHARE_RIGHT
 
 
 def _alone(table: ScoreTable) -> list[str]:

@@ -115,9 +115,30 @@ def test_predictions_alone_are_audited_by_rates(tmp_path: Path) -> None:
     assert gap["estimate"] == pytest.approx(by_group["woman"] - by_group["man"], abs=1e-9)
     assert gap["verdict"] == "found"
     primary = result(document, "primary/gender-man-woman")
-    assert (primary["unit"], primary["estimate"]) == ("share", pytest.approx(gap["estimate"]))
+    assert (primary["unit"], primary["estimate"]) == (
+        "share selected",
+        pytest.approx(gap["estimate"]),
+    )
     joint = result(document, "selection_rate/gender+age/woman, old")
     assert joint["verdict"] == "descriptive"
+
+
+def test_words_without_a_positive_one_are_audited_by_whether_they_are_right(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = frame(100).drop(columns="score")
+    rows["label"] = np.where(rows["gender"] == "man", "his", "her")
+    right = rng.random(len(rows)) < np.where(rows["gender"] == "man", 0.9, 0.5)
+    rows["prediction"] = np.where(right, rows["label"], "their")
+    primary = result(audited(tmp_path, rows), "primary/gender-man-woman")
+    share = pd.Series(right).groupby(rows["gender"]).mean()
+    assert primary["unit"] == "share right"
+    assert primary["estimate"] == pytest.approx(share["woman"] - share["man"], abs=1e-9)
+    assert primary["verdict"] == "found"
+    bare = audited(tmp_path, rows.drop(columns="label"))
+    assert [one for one in bare["results"] if one["family"] == "primary"] == []  # type: ignore[attr-defined]
+    assert result(bare, "counterfactual_flip_rate/gender")["estimate"] > 0
 
 
 def test_words_of_abstention_are_no_decisions(tmp_path: Path) -> None:
@@ -222,11 +243,21 @@ def test_k_beyond_the_pool_is_undefined_and_says_so(tmp_path: Path) -> None:
         (lambda rows: rows.iloc[:0], "no rows"),
         (lambda rows: rows.assign(age=range(len(rows))), "'age' has 240 values"),
         (lambda rows: rows.assign(set_id=None), "none of its 240 rows"),
+        (lambda rows: rows.assign(role="source"), "every usable row has the role 'source'"),
     ],
 )
 def test_a_table_that_can_not_be_used_says_why(tmp_path: Path, change: object, says: str) -> None:
     path = written(tmp_path, change(frame(60)))  # type: ignore[operator]
     with pytest.raises(AuditError, match=says):
+        table_audit.audit_table(path, table_audit.Choices())
+
+
+@pytest.mark.parametrize("name", ["score", "gender"])
+def test_a_column_of_lists_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    rows = frame(60)
+    rows[name] = [[value] for value in rows[name]]
+    path = written(tmp_path, rows, "scores.parquet")
+    with pytest.raises(AuditError, match=f"column '{name}' holds list"):
         table_audit.audit_table(path, table_audit.Choices())
 
 

@@ -206,7 +206,8 @@ def drift(title: str, unit: str, series: Mapping[str, Sequence[Mapping[str, Any]
     axis.set_title(shortened(title), fontsize=10, fontweight="bold", color=INK)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=7, frameon=False)
+    if axis.get_legend_handles_labels()[1]:  # where all is insufficient there is no line
+        figure.legend(loc="outside lower center", ncols=2, fontsize=7, frameon=False)
     return _png(figure)
 
 

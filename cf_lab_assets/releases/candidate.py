@@ -231,7 +231,10 @@ def read_staged(bucket: Bucket, release: Release) -> Staged:
 def result_files(
     bucket: Bucket, catalog: Catalog, release_id: str, folder: Path
 ) -> tuple[Path, Path]:
-    """Writes a release's contact sheet and HTML report into a folder.
+    """Writes a release's contact sheet and report, HTML and signed JSON, into a folder.
+
+    Returns:
+        Where the contact sheet and the HTML report are; the JSON lies beside the latter.
 
     Raises:
         ReleaseError: There is no such release, or it has no report.
@@ -242,6 +245,8 @@ def result_files(
     sheet, report = folder / "contact_sheet.png", folder / "report.html"
     bucket.get_file(f"datasets/{release.dataset_hash}/contact_sheet.png", sheet)
     bucket.get_file(release.report_key, report)
+    if document := release.manifest["report"]["json"]:
+        bucket.get_file(document, report.with_suffix(".json"))
     return sheet, report
 
 

@@ -34,8 +34,11 @@ _BACKUPS = [names.CATALOG_BACKUP, names.BUCKET_BACKUP]
 _FOLLOWS = [
     names.DATASET,
     names.PACKAGE,
+    names.INSTRUMENT,
     names.RESPONSES,
     names.BIAS_METRICS,
+    names.CALIBRATION,
+    names.MULTIVERSE,
     names.BIAS_REPORT,
 ]
 # These wait for the blocking checks of what they are made from.
@@ -49,8 +52,9 @@ JOBS = [
     ),
     dg.define_asset_job(
         MAKE_DATASET,
-        dg.AssetSelection.assets(names.DATASET, names.PACKAGE),
-        description="All batches' accepted sets as one dataset, and as a package for others.",
+        dg.AssetSelection.assets(names.DATASET, names.PACKAGE, names.INSTRUMENT),
+        description="All batches' accepted sets as one dataset, and as a package for others; and "
+        "how even the instrument is that made it.",
     ),
     dg.define_asset_job(
         AUDIT,
@@ -59,8 +63,14 @@ JOBS = [
     ),
     dg.define_asset_job(
         PUBLISH,
-        dg.AssetSelection.assets(names.BIAS_REPORT, names.RELEASE_CANDIDATE, names.RELEASE_CURRENT),
-        description="Bias report and release candidate, its gates, and the current release.",
+        dg.AssetSelection.assets(
+            names.CALIBRATION,
+            names.MULTIVERSE,
+            names.BIAS_REPORT,
+            names.RELEASE_CANDIDATE,
+            names.RELEASE_CURRENT,
+        ),
+        description="Calibration, bias report and release candidate, its gates, and the release.",
     ),
     dg.define_asset_job(
         BACK_UP,

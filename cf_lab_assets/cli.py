@@ -6,6 +6,7 @@ commands, so that ``cf-lab --help`` answers at once.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import sys
@@ -250,6 +251,90 @@ def rewrite_captions(
 
 def _by_comma(texts: list[str]) -> list[str]:
     return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+
+
+@app.command()
+def audit(
+    table: Annotated[
+        Path, typer.Argument(help="CSV or Parquet: set_id, attributes, score and/or prediction.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the metrics and the report.")],
+    model: Annotated[str, typer.Option(help="Name of the audited model.")] = "model",
+    attributes: Annotated[
+        list[str] | None, typer.Option(help="Attribute columns, by comma; all others if left out.")
+    ] = None,
+    positive: Annotated[
+        str | None, typer.Option(help="The word of prediction that counts as selected.")
+    ] = None,
+    abstained: Annotated[
+        list[str] | None, typer.Option(help="Words of prediction that decline to answer, by comma.")
+    ] = None,
+    declaration: Annotated[
+        Path | None, typer.Option(help="JSON file: primary endpoints, alpha, minimum_sets, ...")
+    ] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="K of the ranking metrics.")] = None,
+    limit: Annotated[
+        float | None, typer.Option(min=0, help="Largest effect that is tolerated, either way.")
+    ] = None,
+    about: Annotated[
+        Path | None, typer.Option(help="JSON file: purpose, model, data, who set the thresholds.")
+    ] = None,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option(help="An earlier report.json of this model; repeated, oldest first."),
+    ] = None,
+) -> None:
+    """Audit any model's scores of counterfactual sets, without pictures or services."""
+    from cf_lab_assets.audits import table_audit
+    from cf_lab_assets.audits.about import About, read_about
+    from cf_lab_assets.audits.sentences import headlines
+    from cf_lab_assets.audits.signature import read_report
+    from cf_lab_assets.audits.table import Words
+    from cf_lab_resources.credentials.home_key import signing_key
+
+    reporting = table_audit.Reporting(
+        signing_key(Settings.from_env()),
+        datetime.datetime.now(datetime.UTC).date().isoformat(),
+        read_about(about) if about else About(),
+        [read_report(path) for path in earlier or []],
+    )
+    words = Words(positive, tuple(_by_comma(abstained or [])))
+    choices = table_audit.Choices(model, _by_comma(attributes or []), words, declaration, k, limit)
+    document, read = table_audit.audit_table(table, choices)
+    for reason, count in read.reasons.items():
+        say(f"rejected {count} of {read.delivered} rows: {reason}")
+    files = table_audit.report_files(table, document, read, reporting)
+    if reporting.key.is_test:
+        say("the report is signed with a TEST key; see CF_LAB_C2PA_KEY in the README")
+    for line in headlines(document):
+        print(line["sentence"])
+    for path in table_audit.write(out, document, read, files):
+        print(path)
+
+
+@app.command()
+def verify_report(
+    file: Annotated[Path, typer.Argument(help="report.json, or a file that lies beside it.")],
+    trust: Annotated[
+        Path | None, typer.Option(help="PEM certificates to trust; without any, none are.")
+    ] = None,
+) -> None:
+    """Verify a report's signature and the files beside it; exit code 1 where one is broken."""
+    from cf_lab_assets.audits import signature
+    from cf_lab_resources.credentials.keys import read_anchors
+
+    found = signature.verify(file, None if trust is None else read_anchors(trust))
+    for fault in found.faults:
+        say(fault)
+    if found.faults:
+        print(f"broken: {file}")
+        raise typer.Exit(1)
+    print(f"intact, {'trusted' if found.trusted else 'untrusted'}: {file}")
+    print(f"signed by {found.signer}{' (a TEST key)' if found.is_test else ''}")
+    print(f"certificate {found.certificate}")
+    print(f"verified with it: {', '.join(found.verified) or 'no other file'}")
+    if found.missing:
+        print(f"signed and not here: {', '.join(found.missing)}")
 
 
 @app.command()

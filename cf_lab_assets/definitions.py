@@ -9,6 +9,7 @@ import dagster as dg
 
 from cf_lab_assets import automation, progress
 from cf_lab_assets.audits import assets as audits
+from cf_lab_assets.audits.instrument import assets as instrument
 from cf_lab_assets.backups import assets as backups
 from cf_lab_assets.backups import checks as backup_checks
 from cf_lab_assets.counterfactuals import assets as counterfactuals
@@ -35,6 +36,7 @@ ASSET_MODULES = [
     counterfactuals,
     packaging,
     audits,
+    instrument,
     releases,
     backups,
 ]

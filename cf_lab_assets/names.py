@@ -1,11 +1,14 @@
 """Names that several modules share: groups, owners, pools, partitions and asset keys.
 
-A leaf: it imports dagster and nothing of the lab.
+A leaf: it imports dagster, and of the lab the settings, which say which models are audited. Dagster
+has to know partitions before anything runs, so that they are read once, when this is imported.
 """
 
 from __future__ import annotations
 
 import dagster as dg
+
+from cf_lab_resources.settings import audited_models
 
 OWNERS = ["team:lab"]
 
@@ -58,7 +61,7 @@ GPU_OP_TAGS = {
 }
 
 SOURCE_BATCHES = dg.DynamicPartitionsDefinition(name="source_batches")
-AUDITED_MODELS = dg.StaticPartitionsDefinition(["starter-balanced", "starter-skewed"])
+AUDITED_MODELS = dg.StaticPartitionsDefinition([one.name for one in audited_models()])
 
 SOURCE_PAIRS = dg.AssetKey([SOURCES, "pairs"])
 EDIT_PLAN = dg.AssetKey([COUNTERFACTUALS, "edit_plan"])
@@ -71,6 +74,9 @@ MODEL_ARTIFACTS = dg.AssetKey([MODELS, "artifacts"])
 OPTIMISED_MODELS = dg.AssetKey([MODELS, "optimised"])
 RESPONSES = dg.AssetKey([AUDITS, "responses"])
 BIAS_METRICS = dg.AssetKey([AUDITS, "bias_metrics"])
+CALIBRATION = dg.AssetKey([AUDITS, "calibration"])
+INSTRUMENT = dg.AssetKey([AUDITS, "instrument"])
+MULTIVERSE = dg.AssetKey([AUDITS, "multiverse"])
 BIAS_REPORT = dg.AssetKey([AUDITS, "bias_report"])
 RELEASE_CANDIDATE = dg.AssetKey([RELEASES, "candidate"])
 RELEASE_CURRENT = dg.AssetKey([RELEASES, "current"])

@@ -12,6 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+from cf_lab_resources.engine.audited_uris import (
+    STARTERS,
+    AuditedUri,
+    AuditedUriError,
+    parse_audited,
+)
 from cf_lab_resources.engine.model_uris import ModelUriError, parse_model_uri
 from cf_lab_resources.errors import LabError
 
@@ -22,6 +28,7 @@ REDIS_VARIABLE = "CF_LAB_REDIS_URL"
 BUCKET_VARIABLE = "CF_LAB_BUCKET"
 BACKUP_VARIABLE = "CF_LAB_BACKUP"
 EDITOR_VARIABLE = "CF_LAB_EDITOR"
+AUDITED_VARIABLE = "CF_LAB_AUDITED"
 TAXONOMY_VARIABLE = "CF_LAB_TAXONOMY"
 C2PA_KEY_VARIABLE = "CF_LAB_C2PA_KEY"
 C2PA_CERTIFICATE_VARIABLE = "CF_LAB_C2PA_CERTIFICATE"
@@ -30,6 +37,7 @@ DATASET_PUBLISHER_VARIABLE = "CF_LAB_DATASET_PUBLISHER"
 
 DEFAULT_HOME = ".cf_lab"
 DEFAULT_EDITOR = "starter://editor"
+DEFAULT_AUDITED = parse_audited(STARTERS)
 MAX_LINE = 200
 
 
@@ -62,6 +70,7 @@ class Settings:
         dagster_postgres_url: libpq URL of Dagster's own database.
         backup_url: `file://` or `s3://` URL of the second place, where backups go.
         editor: URI of the editor's model; see `cf_lab_resources.engine.model_uris`.
+        audited: The models that audits are about; see `cf_lab_resources.engine.audited_uris`.
         taxonomy: A user's own taxonomy file, laid over the lab's.
         c2pa_key: PEM file of the key that signs packaged pictures; None for the home's test key.
         c2pa_certificate: PEM file of its certificate chain, the key's own certificate first.
@@ -76,6 +85,7 @@ class Settings:
     dagster_postgres_url: str | None = None
     backup_url: str | None = None
     editor: str = DEFAULT_EDITOR
+    audited: tuple[AuditedUri, ...] = DEFAULT_AUDITED
     taxonomy: Path | None = None
     c2pa_key: Path | None = None
     c2pa_certificate: Path | None = None
@@ -110,6 +120,7 @@ class Settings:
             backup_url=_bucket_url(BACKUP_VARIABLE, value(BACKUP_VARIABLE), ("file", "s3"))
             or _folder_url(home / "backups"),
             editor=_model_uri(EDITOR_VARIABLE, value(EDITOR_VARIABLE) or DEFAULT_EDITOR),
+            audited=audited_models(environ),
             taxonomy=_file(value(TAXONOMY_VARIABLE)),
             c2pa_key=_file(value(C2PA_KEY_VARIABLE)),
             c2pa_certificate=_file(value(C2PA_CERTIFICATE_VARIABLE)),
@@ -172,6 +183,18 @@ class Settings:
         }
         shown = "".join(f", {name}={redact(url)!r}" for name, url in urls.items() if url)
         return f"Settings(home={str(self.home)!r}{shown})"
+
+
+def audited_models(environ: Mapping[str, str] = os.environ) -> tuple[AuditedUri, ...]:
+    """The models that audits are about, by `CF_LAB_AUDITED`; the starter ones where it is not set.
+
+    Raises:
+        SettingsError: It is malformed.
+    """
+    try:
+        return parse_audited(environ.get(AUDITED_VARIABLE, "").strip() or STARTERS)
+    except AuditedUriError as error:
+        raise SettingsError(f"{AUDITED_VARIABLE}: {error}") from error
 
 
 def _folder_url(folder: Path) -> str:

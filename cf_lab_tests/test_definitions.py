@@ -70,7 +70,14 @@ def test_the_graph_is_the_one_of_the_design():
             "dataset",
             "package",
         },
-        "audits": {"responses", "bias_metrics", "bias_report"},
+        "audits": {
+            "responses",
+            "bias_metrics",
+            "calibration",
+            "instrument",
+            "multiverse",
+            "bias_report",
+        },
         "releases": {"candidate", "current"},
         "backups": {"catalog", "bucket"},
     }
@@ -162,3 +169,15 @@ def test_jobs_schedules_and_sensors_are_there():
         "verify_models",
     ):
         assert DEFS.resolve_job_def(name).executor_def is dg.in_process_executor
+
+
+def test_audited_models_of_the_environment_are_the_partitions(monkeypatch):
+    code = "from cf_lab_assets import names; print(*names.AUDITED_MODELS.get_partition_keys())"
+    command = [sys.executable, "-c", code]
+    assert names.AUDITED_MODELS.get_partition_keys() == ["starter-balanced", "starter-skewed"]
+    monkeypatch.setenv("CF_LAB_AUDITED", "a=python://m:f, b=hf://owner/name@main")
+    found = subprocess.run(command, capture_output=True, check=True, text=True)
+    assert found.stdout.split() == ["a", "b"]
+    monkeypatch.setenv("CF_LAB_AUDITED", "a=hf://owner/name")
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert "CF_LAB_AUDITED: a: model 'hf://owner/name' names no revision" in refused.stderr

@@ -158,11 +158,13 @@ def test_a_request_to_stop_is_heard_while_a_server_starts(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are found through /proc")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_servers_and_their_children_end_with_their_parent(tmp_path, number):
+    # A test run in the background inherits signals that are ignored.
     code = f"""
-        import sys
+        import signal, sys
         from pathlib import Path
         from cf_lab_assets.children import Children
 
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with Children(Path({str(tmp_path)!r})) as children:
             children.start("parent", [sys.executable, "-c", {PARENT!r}])
             children.wait()

@@ -1,15 +1,21 @@
-"""Responses as blocks of numbers: one for each attribute, sets by values by prompts."""
+"""Responses as blocks of numbers: one for each attribute, matched rows by values by prompts.
+
+A matched row is a scene of which nothing but the attribute differs between its members. A set
+that varies one attribute is one row; a set that crosses several has a row for each combination
+of the other attributes' values.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cf_lab_assets.audits.declaration import AuditConfig
+from cf_lab_resources.engine.questions import ASSOCIATION
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,33 +29,49 @@ class Answers:
     """One attribute's scores.
 
     Attributes:
-        attribute: its name.
+        attribute: its name; that of an intersection is joined by `+`.
         values: its declared values.
-        set_ids: sorted, one per row.
-        members: (sets, values, prompts), NaN where a set has no such member.
-        placebo: index of the value that each set's placebo shows, -1 where there is none.
-        sources: (sets, prompts), the source picture's scores, NaN where unknown.
+        sets: (rows,), number of the counterfactual set that a row belongs to.
+        members: (rows, values, prompts), NaN where a row has no such member.
+        placebo: (rows,), index of the value that the row's placebo shows, -1 where there is none.
+        sources: (rows, prompts), the source picture's scores, NaN where unknown.
+        within: by other attribute, (rows,), the value that all members of a row share; None
+            where it is not known.
+        names: by number of a set, its set_id; empty where nobody asks for it.
     """
 
     attribute: str
     values: tuple[str, ...]
-    set_ids: list[str]
+    sets: Integers
     members: Floats
     placebo: Integers
     sources: Floats
+    within: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
-    @property
-    def complete(self) -> Answers:
-        """The sets that hold every value."""
-        whole = np.all(np.isfinite(self.members), axis=(1, 2))
+    def __len__(self) -> int:
+        """How many sets there are."""
+        return len(np.unique(self.sets))
+
+    def only(self, rows: NDArray[np.bool_]) -> Answers:
+        """Some of the rows; sets are numbered anew, without gaps."""
+        known, sets = np.unique(self.sets[rows], return_inverse=True)
+        within = {name: values[rows] for name, values in self.within.items()}
         return Answers(
             self.attribute,
             self.values,
-            [self.set_ids[row] for row in np.flatnonzero(whole)],
-            self.members[whole],
-            self.placebo[whole],
-            self.sources[whole],
+            sets,
+            self.members[rows],
+            self.placebo[rows],
+            self.sources[rows],
+            within,
+            tuple(self.names[number] for number in known) if self.names else (),
         )
+
+    @property
+    def complete(self) -> Answers:
+        """The rows that hold every value."""
+        return self.only(np.all(np.isfinite(self.members), axis=(1, 2)))
 
     @property
     def swapped(self) -> Floats:
@@ -60,17 +82,61 @@ class Answers:
         members[rows, self.placebo[rows]] = self.sources[rows]
         return members
 
-    def placebo_differences(self) -> Floats:
-        """Score of the placebo less that of the source picture, (sets with both, prompts)."""
-        rows = np.flatnonzero(self.placebo >= 0)
-        difference = self.members[rows, self.placebo[rows]] - self.sources[rows]
-        return difference[np.isfinite(difference).all(axis=1)]
+    def differences(self, before: int, after: int, weights: Floats) -> tuple[Integers, Floats]:
+        """Score of one value's member less that of another's, for the sets with both.
+
+        A set that has several rows counts with their mean, so that each set counts the same.
+
+        Args:
+            before: index of the value that is subtracted.
+            after: index of the other.
+            weights: of prompts, (prompts, t).
+
+        Returns:
+            The sets' numbers, (n,), and the differences, (n, t).
+        """
+        difference = self.members[:, after] - self.members[:, before]
+        return self._by_set(difference, weights)
+
+    def placebo_differences(self, weights: Floats) -> tuple[Integers, Floats]:
+        """Size of the placebo's score less the source picture's, as `differences` gives them."""
+        rows = np.arange(len(self.sets))
+        difference = self.members[rows, self.placebo] - self.sources
+        difference[self.placebo < 0] = np.nan
+        return self._by_set(difference, weights, sizes=True)
+
+    @property
+    def placebo_sets(self) -> int:
+        """How many sets have a placebo with its source."""
+        sets, _ = self.placebo_differences(np.ones((self.members.shape[2], 1)))
+        return len(sets)
+
+    def _by_set(
+        self, rows: Floats, weights: Floats, sizes: bool = False
+    ) -> tuple[Integers, Floats]:
+        whole = np.isfinite(rows).all(axis=1)
+        values = rows[whole] @ weights
+        return set_means(np.abs(values) if sizes else values, self.sets[whole])
+
+
+def set_means(values: Floats, sets: Integers) -> tuple[Integers, Floats]:
+    """The distinct sets in order, (n,), and the mean of each one's rows, (n, t)."""
+    known, index, counts = np.unique(sets, return_inverse=True, return_counts=True)
+    if len(known) == len(sets):
+        return known, values[np.argsort(index)]
+    sums = np.zeros((len(known), values.shape[1]))
+    np.add.at(sums, index, values)
+    return known, sums / counts[:, None]
 
 
 def read_answers(responses: pa.Table, config: AuditConfig) -> dict[str, Answers]:
-    """The responses as one block of numbers per declared attribute; row order is immaterial."""
+    """The responses as one block of numbers per declared attribute; row order is immaterial.
+
+    Of the formats only association has a score for each occupation; a missing score is NaN.
+    """
     import pyarrow.compute as pc
 
+    responses = responses.filter(pc.equal(responses["format"], ASSOCIATION))
     prompts = _codes(responses["prompt"], config.occupations)
     responses = responses.filter(prompts >= 0)
     prompts = prompts[prompts >= 0]
@@ -87,7 +153,7 @@ def read_answers(responses: pa.Table, config: AuditConfig) -> dict[str, Answers]
         mask = here.to_numpy(zero_copy_only=False) & ~is_source
         part = responses.filter(mask)
         codes = _codes(part["value"], values)
-        set_ids, set_rows = _sorted_codes(part["set_id"])
+        set_ids, set_rows = _sorted_codes(part["set_id"])  # a row each: one attribute varies
         declared = codes >= 0
         members = np.full((len(set_ids), len(values), len(config.occupations)), np.nan)
         cells = (set_rows[declared], codes[declared], prompts[mask][declared])
@@ -97,8 +163,22 @@ def read_answers(responses: pa.Table, config: AuditConfig) -> dict[str, Answers]
         placebo[set_rows[marked]] = codes[marked]
         owner = np.full(len(set_ids), -1)
         owner[set_rows] = source_rows[mask]
-        answers[attribute] = Answers(attribute, values, set_ids, members, placebo, sources[owner])
+        first = np.unique(set_rows, return_index=True)[1]
+        within = held_fixed(part["values"].take(first).to_pylist(), attribute)
+        sets = np.arange(len(set_ids))
+        answers[attribute] = Answers(
+            attribute, values, sets, members, placebo, sources[owner], within, tuple(set_ids)
+        )
     return answers
+
+
+def held_fixed(
+    members: Sequence[Sequence[tuple[str, str]] | None], attribute: str
+) -> dict[str, NDArray[np.object_]]:
+    """The other attributes' values by row, from those of one member each, (attribute, value)."""
+    rows = [dict(member or ()) for member in members]
+    others = sorted({name for row in rows for name in row} - set(attribute.split("+")))
+    return {name: np.array([row.get(name) for row in rows], dtype=object) for name in others}
 
 
 def _codes(column: Any, known: Sequence[str]) -> Integers:

@@ -3,7 +3,6 @@
 Annotations are evaluated here: Dagster does not resolve the string form of a `config`'s.
 """
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from pydantic import Field
 from cf_lab_assets import names
 from cf_lab_assets.audits import checks, store
 from cf_lab_assets.audits.results import PRIMARY
-from cf_lab_resources.dagster import BucketResource
+from cf_lab_resources.dagster import BucketResource, PublicationResource
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
@@ -35,8 +34,17 @@ COLUMNS = {
     "attribute": ("string", "null for a source picture"),
     "value": ("string", "null for a source picture"),
     "is_placebo": ("bool", "re-rendered with the source's own values"),
-    "prompt": ("string", "the occupation"),
-    "score": ("float", "cosine of picture and prompt"),
+    "values": ("map<string, string>", "of all known attributes; null for a source picture"),
+    "prompt": ("string", "the occupation or option; null in open format"),
+    "score": ("float", "cosine, an adapter's score, or an option's probability"),
+    "format": ("string", "association, forced_choice or open"),
+    "question": ("string", "its name; null for association"),
+    "prediction": ("string", "the option that was chosen, or read from the answer"),
+    "answer": ("string", "text, in open format"),
+    "outcome": ("string", "parsed, refusal or parse_failure, in open format"),
+    "likelihoods": ("list<float>", "the option's mean log-likelihood in each order, in nats"),
+    "position_bias": ("float", "mean probability of what is listed first, less chance"),
+    "failure": ("string", "why there is no answer; null where there is one"),
 }
 
 
@@ -66,7 +74,7 @@ def _readable_failures() -> Iterator[None]:
     group_name=names.AUDITS,
     owners=names.OWNERS,
     kinds={"python", "pytorch", "parquet"},
-    code_version="1",
+    code_version="2",
     pool=names.GPU_POOL,
     op_tags=names.GPU_OP_TAGS,
     check_specs=checks.RESPONSE_CHECKS,
@@ -74,10 +82,9 @@ def _readable_failures() -> Iterator[None]:
 def responses(
     context: dg.AssetExecutionContext, config: ResponsesConfig, bucket: BucketResource
 ) -> dg.MaterializeResult:
-    """An audited model's score of every member and source picture for every occupation."""
-    from cf_lab_assets.audits import association
-    from cf_lab_assets.models.artifacts import model_folder
-    from cf_lab_resources.engine.audited import load_audited
+    """What an audited model says of every member and source picture, raw, in all its formats."""
+    from cf_lab_assets.audits import association, tallies
+    from cf_lab_assets.models.audited import open_audited
 
     opened, name = bucket.open(), context.partition_key
     with _readable_failures():
@@ -90,7 +97,7 @@ def responses(
             association.PAIR_COLUMNS,
         )
         declared = _declaration(opened, config.declaration)
-        model = load_audited(model_folder(name))
+        model = open_audited(name, opened, config.batch)
         key = store.responses_key(dataset_hash, name)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "responses.parquet"
@@ -107,12 +114,13 @@ def responses(
             ),
             "dagster/uri": opened.url(key),
             "pictures": pictures,
-            "prompts": len(declared.occupations),
+            "formats": ", ".join(model.formats),
+            "outcomes": _outcome_table(tallies.outcomes(written)),
             "dataset_hash": dataset_hash,
             "declaration_hash": declared.hash,
         },
         check_results=[
-            checks.responses_are_complete(written, pairs, declared.occupations),
+            checks.responses_are_complete(written, pairs, declared, model.formats),
             checks.audited_model_is_not_the_scorer(model.describe(), manifest["models"]),
         ],
     )
@@ -129,7 +137,7 @@ def responses(
 )
 def bias_metrics(context: dg.AssetExecutionContext, bucket: BucketResource) -> dg.MaterializeResult:
     """Effects and skews of an audited model, with intervals, p, q, floors and verdicts."""
-    from cf_lab_assets.audits import metrics, report, sentences
+    from cf_lab_assets.audits import figures, metrics, sentences
     from cf_lab_assets.audits.declaration import canonical_json
     from cf_lab_assets.audits.results import FOUND, INSUFFICIENT
 
@@ -143,14 +151,14 @@ def bias_metrics(context: dg.AssetExecutionContext, bucket: BucketResource) -> d
     key = store.metrics_key(dataset_hash, name)
     opened.put_bytes(key, canonical_json(computed))
     results = computed["results"]
-    plot = report.primary_plot({name: results}, dpi=METADATA_DPI)
+    plot = figures.primary_plot({name: results}, dpi=METADATA_DPI)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(results),
             "dagster/uri": opened.url(key),
             "headlines": dg.MetadataValue.md(_list_of(sentences.headlines(computed))),
             "primary": _primary_table(results),
-            "plot": dg.MetadataValue.md(f"![primary effects]({report.data_uri(plot)})"),
+            "plot": dg.MetadataValue.md(f"![primary effects]({figures.data_uri(plot)})"),
             "found": sum(result["verdict"] == FOUND for result in results),
             "insufficient": sum(r["verdict"] == INSUFFICIENT for r in results),
             "dataset_hash": dataset_hash,
@@ -158,18 +166,76 @@ def bias_metrics(context: dg.AssetExecutionContext, bucket: BucketResource) -> d
     )
 
 
+class CalibrationConfig(dg.Config):
+    """How many audits are simulated."""
+
+    declaration: str = Field(
+        default="",
+        description="bucket key of a JSON audit declaration; empty: the starter world's",
+    )
+    audits: int = Field(default=1000, ge=100, description="simulated audits of each oracle")
+    ranked: int = Field(default=100, ge=20, description="of them, those whose rankings are tested")
+
+
 @dg.asset(
-    key=names.BIAS_REPORT,
-    deps=[names.BIAS_METRICS],
+    key=names.CALIBRATION,
+    deps=[names.DATASET],
     group_name=names.AUDITS,
     owners=names.OWNERS,
     kinds={"python", "json"},
     code_version="1",
+    check_specs=checks.CALIBRATION_CHECKS,
+)
+def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.MaterializeResult:
+    """The auditor audited: what it measures of oracles with planted effects on these sets."""
+    from cf_lab_assets.audits import calibration as calibrating
+    from cf_lab_assets.audits import figures, plots
+    from cf_lab_assets.audits.declaration import canonical_json
+
+    opened = bucket.open()
+    with _readable_failures():
+        dataset_hash = store.latest_dataset(opened)
+        pairs = store.read_table(
+            opened,
+            store.dataset_key(dataset_hash, "pairs.parquet"),
+            "counterfactuals/dataset",
+            calibrating.PAIR_COLUMNS,
+        )
+        declared = _declaration(opened, config.declaration)
+        skeletons = calibrating.skeletons(pairs, declared)
+        found = calibrating.calibrate(skeletons, declared, config.audits, config.ranked)
+    key = store.calibration_key(dataset_hash)
+    opened.put_bytes(key, canonical_json({"dataset_hash": dataset_hash, **found}))
+    shown = ("oracle", "attribute", "name", "measured", "low", "high", "sets", "passed")
+    rows = [dg.TableRecord({name: one[name] for name in shown}) for one in found["quantities"]]
+    plot = figures.data_uri(plots.power_curves(found["power"], METADATA_DPI))
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(rows),
+            "dagster/uri": opened.url(key),
+            "quantities": dg.MetadataValue.table(rows),
+            "power": dg.MetadataValue.md(f"![power by size of effect]({plot})"),
+            "audits of each oracle": config.audits,
+            "dataset_hash": dataset_hash,
+        },
+        check_results=[checks.the_auditor_is_calibrated(found)],
+    )
+
+
+@dg.asset(
+    key=names.BIAS_REPORT,
+    deps=[names.BIAS_METRICS, names.CALIBRATION, names.INSTRUMENT],
+    group_name=names.AUDITS,
+    owners=names.OWNERS,
+    kinds={"python", "json"},
+    code_version="2",
     check_specs=checks.REPORT_CHECKS,
 )
-def bias_report(bucket: BucketResource) -> dg.MaterializeResult:
-    """The bias report over all audited models: JSON, and one page that needs nothing else."""
-    from cf_lab_assets.audits import report
+def bias_report(
+    context: dg.AssetExecutionContext, bucket: BucketResource, publication: PublicationResource
+) -> dg.MaterializeResult:
+    """The signed bias report over all audited models: page, JSON, CSVs and a summary."""
+    from cf_lab_assets.audits import dataset_report, figures
 
     opened = bucket.open()
     audited = names.AUDITED_MODELS.get_partition_keys()
@@ -184,26 +250,20 @@ def bias_report(bucket: BucketResource) -> dg.MaterializeResult:
             )
             for name in audited
         ]
-        sets = store.read_table(
-            opened, store.dataset_key(dataset_hash, "sets.parquet"), "counterfactuals/dataset"
-        )
-        cells = report.acceptance_cells(sets, _drawn_sets(opened, manifest))
-        built = report.build(computed, manifest, cells, _today())
-    built["date"] = _first_date(opened, dataset_hash, built)
-    sheet_key = store.dataset_key(dataset_hash, "contact_sheet.png")
-    sheet = opened.get_bytes(sheet_key) if opened.exists(sheet_key) else None
-    page = report.render(built, sheet)
-    opened.put_bytes(store.report_key(dataset_hash, ".html"), page.encode())
-    opened.put_bytes(store.report_key(dataset_hash, ".json"), report.to_json(built))
+        making = dataset_report.Making(publication.open().key, _today(), context.run.run_id)
+        drawn = _drawn_sets(opened, manifest)
+        built = dataset_report.make(opened, manifest, computed, drawn, making)
     body = built["body"]
-    plot = report.primary_plot(body["results"], dpi=METADATA_DPI)
+    plot = figures.primary_plot(body["results"], dpi=METADATA_DPI)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": sum(len(results) for results in body["results"].values()),
             "dagster/uri": opened.url(store.report_key(dataset_hash, ".html")),
             "report_id": built["report_id"],
+            "version": built["version"],
+            "signed with a test key": making.key.is_test,
             "headlines": dg.MetadataValue.md(_list_of(body["headlines"])),
-            "plot": dg.MetadataValue.md(f"![primary effects]({report.data_uri(plot)})"),
+            "plot": dg.MetadataValue.md(f"![primary effects]({figures.data_uri(plot)})"),
             "dataset_hash": dataset_hash,
         },
         data_version=dg.DataVersion(built["report_id"]),
@@ -249,18 +309,17 @@ def _today() -> str:
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
-def _first_date(bucket: "Bucket", dataset_hash: str, built: Mapping[str, Any]) -> str:
-    """The day a report of this very content was first made, so that a rerun changes no byte."""
-    key = store.report_key(dataset_hash, ".json")
-    if bucket.exists(key):
-        earlier = json.loads(bucket.get_bytes(key))
-        if earlier.get("body_sha256") == built["body_sha256"]:
-            return str(earlier["date"])
-    return str(built["date"])
-
-
 def _list_of(headlines: list[dict[str, str]]) -> str:
     return "\n".join(f"- {line['sentence']}" for line in headlines)
+
+
+def _outcome_table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    texts = ("format", "question", "attribute", "value")
+    columns = [
+        *(dg.TableColumn(name, "string") for name in texts),
+        *(dg.TableColumn(name, "int") for name in records[0] if name not in texts),
+    ]
+    return dg.MetadataValue.table([dg.TableRecord(one) for one in records], dg.TableSchema(columns))
 
 
 def _primary_table(results: list[dict[str, Any]]) -> dg.TableMetadataValue:

@@ -1,8 +1,9 @@
-"""Association: how near an audited model puts each picture to each occupation's prompt.
+"""Responses: what an audited model says of each picture, as one table.
 
-The score of a picture and an occupation is the cosine between their embeddings. Every member
-of every counterfactual set is scored, and every source picture too: the difference between a
-source picture and the member that was re-rendered with the same values is the placebo floor.
+It is asked about every member of every counterfactual set, and about every source picture too: the
+difference between a source picture and the member that was re-rendered with the same values is the
+placebo floor. What it is asked, and in which formats, is in `asking`. The table keeps the answers
+raw, so that metrics are computed without the model.
 """
 
 from __future__ import annotations
@@ -13,19 +14,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cf_lab_assets.audits import asking
 from cf_lab_assets.audits.declaration import AuditConfig, canonical_json
 from cf_lab_assets.audits.errors import AuditError
 from cf_lab_resources.bucket import Bucket, BucketKeyError
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
-    from numpy.typing import NDArray
     from PIL import Image
 
-    from cf_lab_resources.engine.audited import AuditedModel
+    from cf_lab_resources.engine.contract import Audited
 
-# Pictures embedded between two looks at the bucket; bounds memory.
+# Pictures asked about between two looks at the bucket; bounds memory.
 STREAMED = 1024
 READERS = 8
 # Pairs written to the table at a time: row groups of about 50,000 scores for 12 prompts.
@@ -39,11 +39,14 @@ PAIR_COLUMNS = [
     "attribute",
     "value",
     "is_placebo",
+    "values",
     "image_key",
     "image_sha256",
     "source_image_key",
     "source_image_sha256",
 ]
+# Of them, those that responses repeat.
+REPEATED = ["pair_id", "set_id", "source_id", "attribute", "value", "is_placebo", "values"]
 
 
 def responses_schema(audit: dict[str, Any] | None = None) -> pa.Schema:
@@ -54,15 +57,15 @@ def responses_schema(audit: dict[str, Any] | None = None) -> pa.Schema:
         *((name, pa.string()) for name in ("model", "role", "pair_id", "set_id", "source_id")),
         *((name, pa.string()) for name in ("attribute", "value")),
         ("is_placebo", pa.bool_()),
-        ("prompt", pa.string()),
-        ("score", pa.float32()),
+        ("values", pa.map_(pa.string(), pa.string())),
+        *asking.answer_schema(),
     ]
     metadata = None if audit is None else {AUDIT_METADATA: canonical_json(audit)}
     return pa.schema(fields, metadata=metadata)
 
 
 def respond(
-    model: AuditedModel,
+    model: Audited,
     name: str,
     bucket: Bucket,
     pairs: pa.Table,
@@ -71,7 +74,7 @@ def respond(
     dataset_hash: str,
     batch: int = 64,
 ) -> int:
-    """Score every member and source picture against every prompt and write the table.
+    """Ask about every member and source picture and write the table.
 
     Args:
         model: the audited model.
@@ -81,14 +84,17 @@ def respond(
         config: the declaration; it is written into the table with the model's description.
         path: where the parquet file goes.
         dataset_hash: content hash of the dataset.
-        batch: pictures a forward pass.
+        batch: pictures at once.
 
     Returns:
-        How many distinct pictures were embedded.
+        How many distinct pictures were asked about.
 
     Raises:
-        AuditError: The dataset is empty, or a picture is missing or can't be read.
+        AuditError: The dataset is empty, a picture is missing or can't be read, the model can't
+            be asked what is declared, or failed on too many pictures.
     """
+    import numpy as np
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not len(pairs):
@@ -101,37 +107,47 @@ def respond(
             strict=True,
         )
     )
-    texts = [config.prompt(occupation) for occupation in config.occupations]
-    scores = score_pictures(model, bucket, list(keys.values()), texts, batch)
+    failures = asking.Failures(name, len(keys), config.maximum_failures)
+    answers = ask_pictures(model, bucket, list(keys.values()), config, batch, failures)
+    each = len(answers) // len(keys)
     index = {sha256: row for row, sha256 in enumerate(keys)}
     audit = {
         "model": {"name": name, **model.describe()},
         "dataset_hash": dataset_hash,
         "declaration": config.model_dump(mode="json"),
         "declaration_hash": config.hash,
-        "prompts": dict(zip(config.occupations, texts, strict=True)),
+        "prompts": {one: config.prompt(one) for one in config.occupations},
+        "formats": list(model.formats),
+        "pictures": len(keys),
+        "failed_pictures": len(failures.pictures),
     }
     with pq.ParquetWriter(path, responses_schema(audit), compression="zstd") as writer:
         for role, rows in (("member", members), ("source", sources)):
             for start in range(0, len(rows), WRITTEN):
                 part = rows.slice(start, WRITTEN)
-                chosen = scores[[index[sha256] for sha256 in _texts(part, "image_sha256")]]
-                writer.write_table(_rows(name, role, part, config.occupations, chosen, audit))
+                first = np.array([index[sha] * each for sha in _texts(part, "image_sha256")])
+                own = answers.take(pa.array((first[:, None] + np.arange(each)).ravel()))
+                writer.write_table(_rows(name, role, part, own, audit))
     return len(keys)
 
 
-def score_pictures(
-    model: AuditedModel, bucket: Bucket, keys: Sequence[str], texts: Sequence[str], batch: int
-) -> NDArray[np.float32]:
-    """Cosine of each picture to each text, shape (len(keys), len(texts)); reads ahead."""
-    import numpy as np
+def ask_pictures(
+    model: Audited,
+    bucket: Bucket,
+    keys: Sequence[str],
+    config: AuditConfig,
+    batch: int,
+    failures: asking.Failures,
+) -> pa.Table:
+    """All answers about each picture, as `asking.ask` gives them; reads ahead."""
+    import pyarrow as pa
 
-    prompts = model.embed_texts(list(texts))
-    parts = []
+    parts, done = [], 0
     with ThreadPoolExecutor(READERS) as readers:
         for images in _read_ahead(readers, bucket, keys):
-            parts.append(model.embed_images(images, batch) @ prompts.T)
-    return np.concatenate(parts)
+            parts.append(asking.ask(model, images, config, batch, failures.since(done)))
+            done += len(images)
+    return pa.concat_tables(parts)
 
 
 def _read_ahead(
@@ -180,6 +196,7 @@ def _source_rows(pairs: pa.Table) -> pa.Table:
             "attribute": empty,
             "value": empty,
             "is_placebo": pa.repeat(False, len(chosen)),
+            "values": pa.nulls(len(chosen), pairs.schema.field("values").type),
             "image_key": chosen["source_image_key"],
             "image_sha256": chosen["source_image_sha256"],
         }
@@ -187,29 +204,21 @@ def _source_rows(pairs: pa.Table) -> pa.Table:
 
 
 def _rows(
-    name: str,
-    role: str,
-    part: pa.Table,
-    occupations: Sequence[str],
-    scores: NDArray[np.float32],
-    audit: dict[str, Any],
+    name: str, role: str, part: pa.Table, answers: pa.Table, audit: dict[str, Any]
 ) -> pa.Table:
+    """The pairs' columns beside the answers, which are as many for each pair."""
     import numpy as np
     import pyarrow as pa
 
-    count = len(part) * len(occupations)
-    repeated = part.select(
-        ["pair_id", "set_id", "source_id", "attribute", "value", "is_placebo"]
-    ).take(pa.array(np.repeat(np.arange(len(part)), len(occupations))))
-    prompts = pa.array(occupations, pa.string()).take(
-        pa.array(np.tile(np.arange(len(occupations)), len(part)))
+    count = len(answers)
+    repeated = part.select(REPEATED).take(
+        pa.array(np.repeat(np.arange(len(part)), count // len(part)))
     )
     columns = {
         "model": pa.repeat(name, count),
         "role": pa.repeat(role, count),
-        **{column: repeated[column] for column in repeated.column_names},
-        "prompt": prompts,
-        "score": pa.array(scores.ravel(), pa.float32()),
+        **{column: repeated[column] for column in REPEATED},
+        **{column: answers[column] for column in answers.column_names},
     }
     schema = responses_schema(audit)
     return pa.table(
@@ -232,15 +241,26 @@ def audit_of(responses: pa.Table) -> dict[str, Any]:
 
 
 def unanswered(
-    responses: pa.Table, pairs: pa.Table, occupations: Sequence[str]
+    responses: pa.Table, pairs: pa.Table, config: AuditConfig, formats: Sequence[str]
 ) -> dict[str, list[str]]:
-    """Pictures without a finite score for every prompt: {"member": ids, "source": ids}."""
+    """Pictures that lack an answer and the reason for it: {"member": ids, "source": ids}.
+
+    Args:
+        responses: as `respond` wrote them.
+        pairs: the dataset's.
+        config: says what was to be asked.
+        formats: those that the model knows.
+    """
     import pyarrow.compute as pc
 
-    finite = responses.filter(pc.fill_null(pc.is_finite(responses["score"]), False))
-    asked = finite.filter(pc.is_in(finite["prompt"], value_set=_strings(occupations)))
-    counted = asked.group_by(["role", "pair_id"]).aggregate([("prompt", "count_distinct")])
-    whole = counted.filter(pc.equal(counted["prompt_count_distinct"], len(occupations)))
+    scored = pc.fill_null(pc.is_finite(responses["score"]), False)
+    told = pc.or_(pc.is_valid(responses["answer"]), pc.is_valid(responses["failure"]))
+    names = [pc.fill_null(responses[name], "") for name in asking.ITEM]
+    kept = responses.append_column("item", pc.binary_join_element_wise(*names, asking.JOINT))
+    wanted = asking.items(config, formats)
+    kept = kept.filter(pc.and_(pc.or_(scored, told), pc.is_in(kept["item"], _strings(wanted))))
+    counted = kept.group_by(["role", "pair_id"]).aggregate([("item", "count_distinct")])
+    whole = counted.filter(pc.equal(counted["item_count_distinct"], len(wanted)))
     answered = set(zip(_texts(whole, "role"), _texts(whole, "pair_id"), strict=True))
     expected = {"member": _texts(pairs, "pair_id"), "source": _texts(pairs, "source_id")}
     return {

@@ -13,12 +13,16 @@ import dagster as dg
 
 from cf_lab_assets import names
 from cf_lab_assets.audits.results import PRIMARY
+from cf_lab_resources.engine.families import family
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from cf_lab_assets.audits.declaration import AuditConfig
+
 RESPONSES_ARE_COMPLETE = "responses_are_complete"
 AUDITED_MODEL_IS_NOT_THE_SCORER = "audited_model_is_not_the_scorer"
+THE_AUDITOR_IS_CALIBRATED = "the_auditor_is_calibrated"
 EVERY_PRIMARY_ENDPOINT_IS_REPORTED = "every_primary_endpoint_is_reported"
 
 RESPONSE_CHECKS = [
@@ -26,7 +30,7 @@ RESPONSE_CHECKS = [
         RESPONSES_ARE_COMPLETE,
         asset=names.RESPONSES,
         blocking=True,
-        description="Every member and source picture has a finite score for every prompt.",
+        description="Every member and source picture has an answer, or the reason why not.",
     ),
     dg.AssetCheckSpec(
         AUDITED_MODEL_IS_NOT_THE_SCORER,
@@ -34,6 +38,14 @@ RESPONSE_CHECKS = [
         blocking=True,
         description="No model of the audited model's family chose the pictures it is audited on.",
     ),
+]
+CALIBRATION_CHECKS = [
+    dg.AssetCheckSpec(
+        THE_AUDITOR_IS_CALIBRATED,
+        asset=names.CALIBRATION,
+        blocking=True,
+        description="Of oracles with planted effects the auditor measures what was planted.",
+    )
 ]
 REPORT_CHECKS = [
     dg.AssetCheckSpec(
@@ -47,15 +59,22 @@ REPORT_CHECKS = [
 # The role of the model that draws; every other role in a dataset's manifest judges.
 EDITOR_ROLE = "editor"
 SHOWN = 5
+NOT_DECLARED = (
+    "the audited model's family is not known; write #family= and its name behind its URI in "
+    "CF_LAB_AUDITED"
+)
 
 
 def responses_are_complete(
-    responses: pa.Table, pairs: pa.Table, occupations: Sequence[str]
+    responses: pa.Table, pairs: pa.Table, config: AuditConfig, formats: Sequence[str]
 ) -> dg.AssetCheckResult:
-    """Whether every member and source picture was scored against every prompt."""
+    """Whether every member and source picture was asked everything, and answered or told why not.
+
+    Too many failures are refused before there are responses; see `AuditConfig.maximum_failures`.
+    """
     from cf_lab_assets.audits.association import unanswered
 
-    missing = unanswered(responses, pairs, occupations)
+    missing = unanswered(responses, pairs, config, formats)
     return dg.AssetCheckResult(
         check_name=RESPONSES_ARE_COMPLETE,
         passed=not any(missing.values()),
@@ -63,7 +82,8 @@ def responses_are_complete(
             "members_unanswered": len(missing["member"]),
             "sources_unanswered": len(missing["source"]),
             "limit": 0,
-            "scores": len(responses),
+            "answers": responses["failure"].null_count,
+            "failures": len(responses) - responses["failure"].null_count,
             "examples": dg.MetadataValue.json(
                 {role: ids[:SHOWN] for role, ids in missing.items() if ids}
             ),
@@ -77,21 +97,23 @@ def audited_model_is_not_the_scorer(
     """Whether the audited model differs in family and files from every scorer.
 
     A filter keeps what it likes, so a model of the same family would be audited on pictures
-    chosen to please it. A scorer of unknown family fails the check: not knowing isn't passing.
+    chosen to please it. The towers of a generative model count: a LLaVA that sees through a CLIP
+    is of CLIP's family too. A model of unknown family fails the check: not knowing isn't passing.
 
     Args:
-        audited: `AuditedModel.describe`'s account, with `model_type` and `sha256`.
+        audited: `Audited.describe`'s account, with `families` and `sha256`.
         models: of the dataset's manifest, by role, with `name`, `sha256` and `family`.
     """
     scorers = {role: model for role, model in models.items() if role != EDITOR_ROLE}
-    faults = []
+    own = {one for one in audited.get("families") or [audited.get("model_type")] if one}
+    faults = [] if own else [NOT_DECLARED]
     for role, model in sorted(scorers.items()):
-        family = model.get("family") or model.get("model_type")
-        if not family:
+        named = model.get("family") or model.get("model_type")
+        if not named:
             faults.append(f"{role} {model.get('name')}: its family is not on record")
-        elif family == audited["model_type"]:
-            faults.append(f"{role} {model.get('name')}: is a {family} too")
-        elif model.get("sha256") == audited["sha256"]:
+        elif family(named) in own:
+            faults.append(f"{role} {model.get('name')}: is a {named} too")
+        elif audited.get("sha256") and model.get("sha256") == audited["sha256"]:
             faults.append(f"{role} {model.get('name')}: is the same model")
     if not scorers:
         faults.append("the dataset's manifest names no scorer")
@@ -99,12 +121,32 @@ def audited_model_is_not_the_scorer(
         check_name=AUDITED_MODEL_IS_NOT_THE_SCORER,
         passed=not faults,
         metadata={
-            "audited_family": str(audited["model_type"]),
+            "audited_families": ", ".join(sorted(own)) or "unknown",
             "scorers": dg.MetadataValue.json(
                 {role: model.get("family") for role, model in scorers.items()}
             ),
             "faults": dg.MetadataValue.json(faults),
             "limit": 0,
+        },
+    )
+
+
+def the_auditor_is_calibrated(calibration: Mapping[str, Any]) -> dg.AssetCheckResult:
+    """Whether every quantity that could be measured of the auditor is within its limits.
+
+    A dataset that is too small to measure any of them shows nothing, and is warned of.
+    """
+    failed = [one for one in calibration["quantities"] if not one["passed"]]
+    return dg.AssetCheckResult(
+        check_name=THE_AUDITOR_IS_CALIBRATED,
+        passed=not failed and calibration["measured"] > 0,
+        severity=dg.AssetCheckSeverity.ERROR if failed else dg.AssetCheckSeverity.WARN,
+        metadata={
+            "quantities outside their limits": len(failed),
+            "limit": 0,
+            "measured": calibration["measured"],
+            "not measurable": len(calibration["quantities"]) - calibration["measured"],
+            "failed": dg.MetadataValue.json(failed),
         },
     )
 

@@ -7,118 +7,237 @@ a secondary one it is the cosine to a single prompt. Policies: see `metrics`.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from cf_lab_assets.audits import statistics
 from cf_lab_assets.audits.answers import Answers, Floats
 from cf_lab_assets.audits.declaration import AuditConfig, Endpoint
+from cf_lab_assets.audits.estimation import Resamples, detectable
 from cf_lab_assets.audits.results import (
     EFFECT,
+    EXCEEDED,
     FLOOR_LEVEL,
     INSUFFICIENT,
     PRIMARY,
     SECONDARY,
+    STRATUM_EFFECT,
+    UNDECIDED,
+    WITHIN,
     Result,
 )
 
 
-def primary_effect(answers: Answers, endpoint: Endpoint, config: AuditConfig) -> Result:
-    """The effect that an endpoint declares."""
-    weights = np.zeros((len(config.occupations), 1))
-    for prompts, sign in ((endpoint.prompts_plus, 1), (endpoint.prompts_minus, -1)):
-        for prompt in prompts:
-            weights[config.occupations.index(prompt)] += sign / len(prompts)
-    label = f"primary/{endpoint.name}"
-    floors = _effect_floors(answers, weights, config, label)
-    (result,) = _effects(
-        answers, endpoint.from_value, endpoint.to_value, weights, floors, config, label
-    )
+@dataclass(frozen=True)
+class Contrast:
+    """One effect of an attribute: f is the scores weighted by prompt.
+
+    Attributes:
+        from_value: of the member that is subtracted.
+        to_value: of the other.
+        plus: prompts whose mean counts for it.
+        minus: prompts whose mean counts against it.
+    """
+
+    from_value: str
+    to_value: str
+    plus: tuple[str, ...]
+    minus: tuple[str, ...] = ()
+
+
+def primary_effects(answers: Answers, config: AuditConfig) -> list[Result]:
+    """The effects of the endpoints that the declaration has on an attribute."""
+    endpoints = [one for one in config.primary if one.attribute == answers.attribute]
+    contrasts = [
+        Contrast(one.from_value, one.to_value, one.prompts_plus, one.prompts_minus)
+        for one in endpoints
+    ]
+    found = effects(answers, contrasts, config, PRIMARY)
+    return [_as_primary(one, result) for one, result in zip(endpoints, found, strict=True)]
+
+
+def _as_primary(endpoint: Endpoint, result: Result) -> Result:
     return {
-        "id": label,
+        "id": f"{PRIMARY}/{endpoint.name}",
         "family": PRIMARY,
         "endpoint": endpoint.name,
-        "prompts_plus": list(endpoint.prompts_plus),
-        "prompts_minus": list(endpoint.prompts_minus),
+        "limit": endpoint.limit,
+        "against_limit": against_limit(result, endpoint.limit),
         **result,
     }
 
 
+def against_limit(result: Result, limit: float | None) -> str | None:
+    """Where an interval lies against a tolerated size: within, exceeded or undecided."""
+    if limit is None:
+        return None
+    if "estimate" not in result:
+        return UNDECIDED
+    low, high = result["ci_low"], result["ci_high"]
+    if -limit <= low and high <= limit:
+        return WITHIN
+    return EXCEEDED if low > limit or high < -limit else UNDECIDED
+
+
 def secondary_effects(answers: Answers, config: AuditConfig) -> list[Result]:
     """Every contrast of an attribute for each single prompt."""
-    results = []
-    weights = np.eye(len(config.occupations))
-    floors = _effect_floors(answers, weights, config, answers.attribute)
-    for from_value, to_value in config.contrasts(answers.attribute):
-        label = f"{answers.attribute}/{from_value}-{to_value}"
-        found = _effects(answers, from_value, to_value, weights, floors, config, label)
-        results += [
-            {
-                "id": f"effect/{label}/{prompt}",
-                "family": f"{SECONDARY}/{EFFECT}",
-                "prompts_plus": [prompt],
-                "prompts_minus": [],
-                **result,
-            }
-            for prompt, result in zip(config.occupations, found, strict=True)
-        ]
-    return results
-
-
-def _effects(
-    answers: Answers,
-    from_value: str,
-    to_value: str,
-    weights: Floats,
-    floors: list[Result],
-    config: AuditConfig,
-    label: str,
-) -> list[Result]:
-    """The effects of one contrast for each column of prompt weights, (prompts, t)."""
-    before, after = (answers.values.index(value) for value in (from_value, to_value))
-    difference = answers.members[:, after] - answers.members[:, before]
-    values = difference[np.isfinite(difference).all(axis=1)] @ weights
-    shared = {
-        "metric": EFFECT,
-        "unit": "cosine",
-        "attribute": answers.attribute,
-        "from_value": from_value,
-        "to_value": to_value,
-        "n_sets": len(values),
-        "no_effect": 0.0,
-    }
-    if len(values) < config.minimum_sets:
-        return [{**shared, **floor, "verdict": INSUFFICIENT} for floor in floors]
-    rng = statistics.generator(config.seed, "bootstrap", label)
-    samples = statistics.bootstrap_means(values, config.bootstrap_draws, rng)
-    low, high = statistics.bca_interval(values, samples, config.level)
-    rng = statistics.generator(config.seed, "sign-flip", label)
-    p, method = statistics.sign_flip_p(values, config.permutations, rng)
-    mde = statistics.minimum_detectable_effect(values, config.alpha, config.power)
+    found = effects(answers, _single_prompts(answers, config), config, SECONDARY)
     return [
-        {
-            **shared,
-            "estimate": values[:, column].mean(),
-            "ci_low": low[column],
-            "ci_high": high[column],
-            "ci_level": config.level,
-            "ci_method": "cluster bootstrap over sets, BCa",
-            "p": p[column],
-            "p_method": f"within-set sign flip, {method}",
-            "mde": mde[column],
-            **floor,
-        }
-        for column, floor in enumerate(floors)
+        {"id": f"effect/{_named(one)}", "family": f"{SECONDARY}/{EFFECT}", **one} for one in found
     ]
 
 
-def _effect_floors(
-    answers: Answers, weights: Floats, config: AuditConfig, label: str
+def stratum_effects(answers: Answers, config: AuditConfig) -> list[Result]:
+    """Every contrast for each prompt, within each value of each other attribute.
+
+    What is visible at an intersection only, such as an effect that has opposite signs in two
+    groups, cancels out in the effect over all sets and is seen here.
+    """
+    contrasts = _single_prompts(answers, config)
+    results: list[Result] = []
+    for other, held in sorted(answers.within.items()):
+        for value in sorted({one for one in held if one is not None}):
+            stratum = f"{other}={value}"
+            results += [
+                {
+                    "id": f"{STRATUM_EFFECT}/{stratum}/{_named(one)}",
+                    "family": f"{SECONDARY}/{STRATUM_EFFECT}",
+                    **one,
+                    "metric": STRATUM_EFFECT,
+                    "within": {other: value},
+                }
+                for one in effects(answers.only(held == value), contrasts, config, stratum)
+            ]
+    return results
+
+
+def _single_prompts(answers: Answers, config: AuditConfig) -> list[Contrast]:
+    return [
+        Contrast(a, b, (prompt,))
+        for a, b in itertools.combinations(answers.values, 2)
+        for prompt in config.occupations
+    ]
+
+
+def _named(result: Result) -> str:
+    (prompt,) = result["prompts_plus"]
+    return f"{result['attribute']}/{result['from_value']}-{result['to_value']}/{prompt}"
+
+
+def effects(
+    answers: Answers, contrasts: Sequence[Contrast], config: AuditConfig, label: str
 ) -> list[Result]:
-    differences = answers.placebo_differences() @ weights
-    count = len(differences)
+    """Effects of one attribute, all from the same resamples, for `metrics.judge` to judge.
+
+    Args:
+        answers: the attribute's scores.
+        contrasts: which effects.
+        config: the declaration.
+        label: names the random streams.
+    """
+    if not contrasts:
+        return []
+    values = _differences(answers, contrasts, config)
+    known = np.isfinite(values)
+    counts = known.sum(axis=0)
+    shared = [
+        {
+            "metric": EFFECT,
+            "unit": config.unit,
+            "attribute": answers.attribute,
+            "from_value": one.from_value,
+            "to_value": one.to_value,
+            "prompts_plus": list(one.plus),
+            "prompts_minus": list(one.minus),
+            "n_sets": int(count),
+            "no_effect": 0.0,
+            **floor,
+        }
+        for one, count, floor in zip(
+            contrasts, counts, _floors(answers, contrasts, config, label), strict=True
+        )
+    ]
+    enough = counts >= config.minimum_sets
+    numbers = iter(_numbers(np.where(known, values, 0.0), known, enough, config, label, answers))
+    return [
+        named | (next(numbers) if ok else {"verdict": INSUFFICIENT})
+        for named, ok in zip(shared, enough, strict=True)
+    ]
+
+
+def _differences(answers: Answers, contrasts: Sequence[Contrast], config: AuditConfig) -> Floats:
+    """Each set's mean of f(b) - f(a), (sets, contrasts); NaN where it lacks one of them."""
+    values = np.full((len(answers), len(contrasts)), np.nan)
+    pairs: dict[tuple[str, str], list[int]] = {}
+    for column, one in enumerate(contrasts):
+        pairs.setdefault((one.from_value, one.to_value), []).append(column)
+    weights = _weights(contrasts, config)
+    for (a, b), columns in pairs.items():
+        before, after = answers.values.index(a), answers.values.index(b)
+        sets, found = answers.differences(before, after, weights[:, columns])
+        values[np.ix_(sets, np.array(columns))] = found
+    return values
+
+
+def _weights(contrasts: Sequence[Contrast], config: AuditConfig) -> Floats:
+    """What each prompt counts in each effect, (prompts, contrasts)."""
+    place = {prompt: row for row, prompt in enumerate(config.occupations)}
+    weights = np.zeros((len(place), len(contrasts)))
+    for column, one in enumerate(contrasts):
+        for prompts, sign in ((one.plus, 1), (one.minus, -1)):
+            for prompt in prompts:
+                weights[place[prompt], column] += sign / len(prompts)
+    return weights
+
+
+def _numbers(
+    values: Floats,
+    known: Floats,
+    enough: Floats,
+    config: AuditConfig,
+    label: str,
+    answers: Answers,
+) -> list[Result]:
+    """Numbers of the contrasts with enough sets; a set without one adds 0 to its sums."""
+    if not enough.any():
+        return []
+    values, known = values[:, enough], known[:, enough]
+    rng = statistics.generator(config.seed, "bootstrap", label, answers.attribute)
+    drawn = Resamples({"sum": values, "sets": known}, config.bootstrap_draws, rng)
+    found = drawn.smooth(lambda sums: sums["sum"] / sums["sets"], config.level)
+    rng = statistics.generator(config.seed, "sign-flip", label, answers.attribute)
+    p, method = statistics.sign_flip_p(values, config.permutations, rng)
+    mde = detectable(found.error, config.alpha, config.power)
+    return [
+        {
+            "estimate": found.estimate[i],
+            "ci_low": found.low[i],
+            "ci_high": found.high[i],
+            "ci_level": config.level,
+            "ci_method": "cluster bootstrap over sets, BCa",
+            "p": p[i],
+            "p_method": f"within-set sign flip, {method}",
+            "mde": mde[i],
+        }
+        for i in range(len(mde))
+    ]
+
+
+def _floors(
+    answers: Answers, contrasts: Sequence[Contrast], config: AuditConfig, label: str
+) -> list[Result]:
+    distinct = sorted({(one.plus, one.minus) for one in contrasts})
+    weights = _weights([Contrast("", "", *prompts) for prompts in distinct], config)
+    _, sizes = answers.placebo_differences(weights)
+    count = len(sizes)
     if count < config.minimum_sets:
-        return [{"placebo_floor": None, "placebo_sets": count} for _ in range(weights.shape[1])]
-    rng = statistics.generator(config.seed, "placebo", label)
-    samples = statistics.bootstrap_means(np.abs(differences), config.bootstrap_draws, rng)
-    bounds = statistics.upper_bound(samples, FLOOR_LEVEL)
-    return [{"placebo_floor": bound, "placebo_sets": count} for bound in bounds]
+        return [{"placebo_floor": None, "placebo_sets": count} for _ in contrasts]
+    rng = statistics.generator(config.seed, "placebo", label, answers.attribute)
+    samples = statistics.bootstrap_means(sizes, config.bootstrap_draws, rng)
+    bounds = dict(zip(distinct, statistics.upper_bound(samples, FLOOR_LEVEL), strict=True))
+    return [
+        {"placebo_floor": bounds[one.plus, one.minus], "placebo_sets": count} for one in contrasts
+    ]

@@ -1,13 +1,8 @@
-"""Bias metrics of one audited model from its responses.
+"""Bias metrics of one audited model, from its responses or from anyone's table of scores.
 
-Two kinds of statistic, both over counterfactual sets:
-
-*Signed paired effect* of a contrast a -> b: the mean over sets of f(x_b) - f(x_a). For a
-primary endpoint f is the mean cosine to some prompts less that to others (WEAT's s(w, A, B),
-Caliskan et al. 2017); for a secondary one it is the cosine to a single prompt.
-
-*Skew@K* of a ranking (Geyik et al. 2019, definition 2): ln(share of a value among the K
-pictures nearest to a prompt / its share of the pool), with MaxSkew and MinSkew over values.
+All are over counterfactual sets, and each is defined in the module that computes it: signed
+paired effects, primary, secondary and in strata (`effects`), rankings (`rankings`), comparisons
+within sets (`comparisons`), and decisions (`decisions`).
 
 Policies, which every result is bound to:
 
@@ -30,26 +25,32 @@ when each set's placebo gives its place in the pool to the source picture.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cf_lab_assets.audits import effects, rankings, statistics
+from cf_lab_assets.audits import comparisons, decisions, effects, rankings, statistics
 from cf_lab_assets.audits.answers import Answers, read_answers
 from cf_lab_assets.audits.association import audit_of
 from cf_lab_assets.audits.declaration import AuditConfig
+from cf_lab_assets.audits.generative import generative_results
+from cf_lab_assets.audits.layout import answers_of, decisions_of, query_by_query
 from cf_lab_assets.audits.results import (
     CHANCE,
     FLOOR,
     FOUND,
-    INSUFFICIENT,
     INTERVAL,
     NO_FLOOR,
     NOT_FOUND,
+    PRIMARY,
     SCHEMA,
     Result,
 )
+from cf_lab_assets.audits.table import PREDICTION, SCORE, ScoreTable
+from cf_lab_resources.engine.questions import ASSOCIATION
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,14 +72,11 @@ def compute(responses: pa.Table) -> dict[str, Any]:
     audit = audit_of(responses)
     config = AuditConfig.model_validate(audit["declaration"])
     answers = read_answers(responses, config)
-    results = [
-        effects.primary_effect(answers[one.attribute], one, config) for one in config.primary
-    ]
-    for attribute in config.attributes:
-        results += effects.secondary_effects(answers[attribute], config)
-    for attribute in config.attributes:
-        results += rankings.skews(answers[attribute], config)
-    judge(results, config.alpha)
+    associates = ASSOCIATION in audit.get("formats", [ASSOCIATION])
+    results = score_results(answers, config) if associates else []
+    results += generative_results(responses, config)
+    results += _unasked(results, answers, config)
+    judge(results, config)
     return {
         "schema": SCHEMA,
         "model": audit["model"],
@@ -86,13 +84,63 @@ def compute(responses: pa.Table) -> dict[str, Any]:
         "declaration": audit["declaration"],
         "declaration_hash": audit["declaration_hash"],
         "prompts": audit["prompts"],
-        "counts": {name: _counts(one) for name, one in answers.items()},
+        "counts": {name: counts_of(one) for name, one in answers.items()},
         "undeclared": _undeclared(responses, config),
         "results": [_plain(result) for result in results],
     }
 
 
-def judge(results: list[Result], alpha: float) -> None:
+def _unasked(
+    results: list[Result], answers: Mapping[str, Answers], config: AuditConfig
+) -> list[Result]:
+    """Primary endpoints that no format of the model answers: insufficient, and not left out."""
+    known = {one["endpoint"] for one in results if one["family"] == PRIMARY}
+    return [
+        one
+        for attribute in config.attributes
+        for one in effects.primary_effects(answers[attribute], config)
+        if one["endpoint"] not in known
+    ]
+
+
+def score_results(answers: Mapping[str, Answers], config: AuditConfig) -> list[Result]:
+    """Every metric of scores, for each attribute; verdicts are given by `judge`."""
+    results: list[Result] = []
+    for part in (
+        effects.primary_effects,
+        effects.secondary_effects,
+        effects.stratum_effects,
+        rankings.skews,
+        comparisons.comparisons,
+    ):
+        for attribute in config.attributes:
+            results += part(answers[attribute], config)
+    return results
+
+
+def table_answers(table: ScoreTable, config: AuditConfig) -> dict[str, Answers]:
+    """A table's scores by attribute."""
+    one_by_one = query_by_query(table)
+    return {name: answers_of(table, [name], one_by_one) for name in config.attributes}
+
+
+def table_results(table: ScoreTable, config: AuditConfig) -> list[Result]:
+    """Every metric of a table, for each attribute and each intersection of two, with verdicts."""
+    answers = table_answers(table, config)
+    results = score_results(answers, config) if SCORE in table.has else []
+    if not results:
+        for name in config.attributes:
+            results += effects.primary_effects(answers[name], config)
+    if PREDICTION in table.has:
+        groups = [[name] for name in config.attributes]
+        groups += [list(pair) for pair in itertools.combinations(config.attributes, 2)]
+        for names in groups:
+            results += decisions.decision_metrics(decisions_of(table, names), config, None)
+    judge(results, config)
+    return [_plain(result) for result in results]
+
+
+def judge(results: list[Result], config: AuditConfig) -> None:
     """Give each result its q within its family and its verdict, in place.
 
     "found" takes three things: the interval excludes the value of no effect, the distance
@@ -100,37 +148,38 @@ def judge(results: list[Result], alpha: float) -> None:
     """
     families: dict[str, list[Result]] = {}
     for result in results:
-        if result.get("verdict") != INSUFFICIENT:
+        if "verdict" not in result:
             families.setdefault(result["family"], []).append(result)
     for family in families.values():
         q = statistics.benjamini_hochberg(np.array([result["p"] for result in family]))
         for result, value in zip(family, q, strict=True):
             result["q"] = value
             result["family_size"] = len(family)
-            result["reasons"] = _objections(result, alpha)
+            result["reasons"] = _objections(result, config)
             result["verdict"] = NOT_FOUND if result["reasons"] else FOUND
 
 
-def _objections(result: Result, alpha: float) -> list[str]:
+def _objections(result: Result, config: AuditConfig) -> list[str]:
     nothing, floor = result["no_effect"], result["placebo_floor"]
     reasons = []
     if result["ci_low"] <= nothing <= result["ci_high"]:
         reasons.append(INTERVAL)
     if floor is None:
-        reasons.append(NO_FLOOR)
+        reasons += [NO_FLOOR] if config.placebo == "required" else []
     elif result["estimate"] == nothing or not abs(result["estimate"] - nothing) > floor:
         reasons.append(FLOOR)
-    if not result["q"] < alpha:
+    if not result["q"] < config.alpha:
         reasons.append(CHANCE)
     return reasons
 
 
-def _counts(answers: Answers) -> dict[str, Any]:
+def counts_of(answers: Answers) -> dict[str, Any]:
+    """Sets, complete rows, placebos, and members by value."""
     present = np.all(np.isfinite(answers.members), axis=2)
     return {
-        "sets": len(answers.set_ids),
-        "complete_sets": int(np.all(present, axis=1).sum()),
-        "placebo_sets": len(answers.placebo_differences()),
+        "sets": len(answers),
+        "complete_sets": len(answers.complete),
+        "placebo_sets": answers.placebo_sets,
         "members": {
             value: int(present[:, index].sum()) for index, value in enumerate(answers.values)
         },

@@ -7,6 +7,7 @@ generator, and memory is bounded by `BLOCK` whatever the number of sets.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator
@@ -20,8 +21,12 @@ Counts = NDArray[np.float64]
 
 # Numbers in one block of resampling weights or signs: 32 MiB of float64.
 BLOCK = 4 << 20
+POISSON_SETS = 1000
 # Up to this many sets every sign flip is enumerated and p is exact.
 ENUMERATED = 13
+# From this many sets on the random form costs much and its normal limit, whose variance is that
+# of the flips themselves, differs from it by less than its own chance error.
+NORMAL_SETS = 20_000
 
 
 def generator(seed: int, *labels: object) -> np.random.Generator:
@@ -31,14 +36,31 @@ def generator(seed: int, *labels: object) -> np.random.Generator:
 
 
 def resampled(sets: int, draws: int, rng: np.random.Generator) -> Iterator[Counts]:
-    """How often each set is in each bootstrap sample, in blocks of shape (some draws, sets)."""
+    """How often each set is in each bootstrap sample, in blocks of shape (some draws, sets).
+
+    From `POISSON_SETS` on each count is drawn on its own, as a Poisson number with mean 1: a
+    sample then has about as many sets as there are, give or take their root, and statistics that
+    divide by its size have the same distribution (Hanley & MacGibbon 2006), at a tenth of the cost.
+    """
     step = max(1, BLOCK // max(sets, 1))
     for start in range(0, draws, step):
         rows = min(step, draws - start)
+        if sets >= POISSON_SETS:
+            uniform = np.frombuffer(rng.bytes(2 * rows * sets), np.uint16)
+            yield _poisson_table()[uniform].reshape(rows, sets)
+            continue
         chosen = rng.integers(sets, size=(rows, sets), dtype=np.int32).astype(np.intp)
         chosen += np.arange(rows)[:, None] * sets
         counts = np.bincount(chosen.ravel(), minlength=rows * sets)
         yield counts.reshape(rows, sets).astype(np.float64)
+
+
+@functools.cache
+def _poisson_table() -> Counts:
+    """Poisson numbers with mean 1 for 65,536 equally likely cases; off by less than 2e-5."""
+    number = np.arange(12)
+    reached = np.cumsum(np.exp(-1.0) / special.factorial(number))
+    return np.searchsorted(reached, (np.arange(1 << 16) + 0.5) / (1 << 16)).astype(np.float64)
 
 
 def bootstrap(
@@ -63,8 +85,9 @@ def bootstrap(
 
 def bootstrap_means(values: Floats, draws: int, rng: np.random.Generator) -> Floats:
     """Means over resampled sets: (draws, t) for values of shape (sets, t)."""
-    sets = len(values)
-    return bootstrap(sets, draws, rng, lambda weights: weights @ values / sets)
+    return bootstrap(
+        len(values), draws, rng, lambda weights: weights @ values / weights.sum(axis=1)[:, None]
+    )
 
 
 def percentile_interval(samples: Floats, level: float) -> tuple[Floats, Floats]:
@@ -85,7 +108,7 @@ def upper_bound(samples: Floats, level: float) -> Floats:
 
 
 def bca_interval(values: Floats, samples: Floats, level: float) -> tuple[Floats, Floats]:
-    """BCa interval of means (Efron 1987, equations 2.3 and 6.6), for each column.
+    """BCa interval of means, for each column.
 
     The acceleration comes from the jackknife, which for a mean is a sixth of the skewness of
     the values over the root of their number.
@@ -96,15 +119,43 @@ def bca_interval(values: Floats, samples: Floats, level: float) -> tuple[Floats,
         level: of the interval.
     """
     estimate = values.mean(axis=0)
-    below = (samples < estimate).mean(axis=0) + (samples == estimate).mean(axis=0) / 2
-    # Finite where no sample falls on one side.
-    edge = 0.5 / len(samples)
-    bias = special.ndtri(np.clip(below, edge, 1 - edge))
     centred = values - estimate
     spread = np.sum(centred**2, axis=0) ** 1.5
     skewness = np.sum(centred**3, axis=0)
     acceleration = np.divide(skewness, 6 * spread, out=np.zeros_like(spread), where=spread > 0)
-    tail = special.ndtri((1 - level) / 2)
+    return bca(estimate, samples, acceleration, level, len(values))
+
+
+def small_sample_factor(level: float, sets: int) -> float:
+    """How much wider an interval of few sets must be than the bootstrap makes it.
+
+    Resampling n sets takes their spread for smaller than it is, by the root of (n - 1) / n, and
+    for known, where Student's t does not: with 20 sets a 95 % interval holds 92 %. The factor
+    makes up for both (expanded percentile interval, Hesterberg 2015, section 5.2).
+    """
+    if sets < 2:
+        return 1.0
+    normal, student = special.ndtri(0.5 + level / 2), special.stdtrit(sets - 1, 0.5 + level / 2)
+    return float(student / normal * np.sqrt(sets / (sets - 1)))
+
+
+def bca(
+    estimate: Floats, samples: Floats, acceleration: Floats, level: float, sets: int
+) -> tuple[Floats, Floats]:
+    """BCa interval of any statistics (Efron 1987, equations 2.3 and 6.6), widened for few sets.
+
+    Args:
+        estimate: (t,).
+        samples: the same statistics on resampled sets, (draws, t).
+        acceleration: Efron's a of each, (t,).
+        level: of the interval.
+        sets: how many there are; see `small_sample_factor`.
+    """
+    below = (samples < estimate).mean(axis=0) + (samples == estimate).mean(axis=0) / 2
+    # Finite where no sample falls on one side.
+    edge = 0.5 / len(samples)
+    bias = special.ndtri(np.clip(below, edge, 1 - edge))
+    tail = special.ndtri((1 - level) / 2) * small_sample_factor(level, sets)
     ordered = np.sort(samples, axis=0)
     ends = []
     for z in (tail, -tail):
@@ -121,7 +172,10 @@ def _at_share(ordered: Floats, share: Floats) -> Floats:
     above = np.minimum(below + 1, len(ordered) - 1)
     columns = np.arange(ordered.shape[1])
     part = place - below
-    return ordered[below, columns] * (1 - part) + ordered[above, columns] * part
+    low, high = ordered[below, columns], ordered[above, columns]
+    with np.errstate(invalid="ignore"):
+        # Infinite samples are not interpolated.
+        return np.where(low == high, low, low + (high - low) * part)
 
 
 def sign_flip_p(values: Floats, permutations: int, rng: np.random.Generator) -> tuple[Floats, str]:
@@ -137,10 +191,14 @@ def sign_flip_p(values: Floats, permutations: int, rng: np.random.Generator) -> 
         rng: where randomness comes from.
 
     Returns:
-        p of shape (t,), and "exact" or "monte-carlo".
+        p of shape (t,), and "exact", "monte-carlo" or "normal limit".
     """
     sets = len(values)
     total = np.abs(values.sum(axis=0))
+    if sets >= NORMAL_SETS:
+        spread = np.sqrt(np.sum(values**2, axis=0))
+        z = np.divide(total, spread, out=np.zeros_like(total), where=spread > 0)
+        return 2 * special.ndtr(-z), "normal limit"
     # Sums of the same numbers in another order differ in the last bits.
     limit = total - 1e-9 * np.abs(values).sum(axis=0)
     exact = sets <= ENUMERATED and 2**sets <= permutations + 1

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from cf_lab_resources.bucket import Bucket
 
 LATEST_DATASET = "datasets/latest.json"
+# Every report that was made, oldest first, by the content keys of their JSON.
+REPORTS = "audits/reports.json"
 
 
 def dataset_key(dataset_hash: str, name: str) -> str:
@@ -33,7 +35,27 @@ def metrics_key(dataset_hash: str, model: str) -> str:
 
 def report_key(dataset_hash: str, suffix: str) -> str:
     """Key of the report over all audited models; the suffix is `.html` or `.json`."""
-    return f"audits/{dataset_hash}/report/report{suffix}"
+    return report_file_key(dataset_hash, f"report{suffix}")
+
+
+def report_file_key(dataset_hash: str, name: str) -> str:
+    """Key of a file that is written with a report, such as `results.csv`."""
+    return f"audits/{dataset_hash}/report/{name}"
+
+
+def calibration_key(dataset_hash: str) -> str:
+    """Key of what the auditor measured of oracles on a dataset's sets."""
+    return f"audits/{dataset_hash}/calibration.json"
+
+
+def instrument_key(dataset_hash: str) -> str:
+    """Key of what was measured of the instrument that made a dataset."""
+    return f"audits/{dataset_hash}/instrument.json"
+
+
+def multiverse_key(dataset_hash: str) -> str:
+    """Key of the primary effects under stricter filters."""
+    return f"audits/{dataset_hash}/multiverse.json"
 
 
 def counterfactuals_key(batch: str, table: str) -> str:

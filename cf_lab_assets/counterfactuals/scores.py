@@ -16,6 +16,7 @@ where it is known which candidates are right (`cf_lab_assets.starter.calibration
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 EDITED_SHARE = 0.4
 # Scores are kept to four decimals: what lies below differs between processors.
 DECIMALS = 4
+# The two scorers' names in a candidate's reasons.
+CLASSIFIER, ENCODER = "classifier", "encoder"
 # Sentences whose embedding a judge keeps: of large models, some four kilobytes each.
 TEXTS_KEPT = 4096
 
@@ -107,6 +110,32 @@ class Pair:
     source_caption: str
     caption: str
     values: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Miss:
+    """What a scorer saw of a candidate instead of what was asked for; written as a sentence.
+
+    Attributes:
+        scorer: ``classifier`` or ``encoder``.
+        attribute: of which.
+        seen: the value that it saw.
+        wanted: the value that was asked for.
+    """
+
+    scorer: str
+    attribute: str
+    seen: str
+    wanted: str
+
+    def __str__(self) -> str:
+        return f"{self.scorer} saw {self.attribute} {self.seen} instead of {self.wanted}"
+
+    @classmethod
+    def parse(cls, reason: str) -> Miss | None:
+        """Read the sentence back; None for a reason of another kind."""
+        found = re.fullmatch(r"(\w+) saw (\w+) (.+) instead of (.+)", reason)
+        return cls(*found.groups()) if found else None
 
 
 class Judge:
@@ -198,10 +227,10 @@ class Judge:
             texts = dict(zip(prompts, self.embed_texts(list(prompts.values())), strict=True))
             for found, value in zip(by_encoder, zero_shot(embeddings, texts), strict=True):
                 found[attribute] = value
-        seen = {"classifier": by_classifier, "encoder": by_encoder}
+        seen = {CLASSIFIER: by_classifier, ENCODER: by_encoder}
         return [
             [
-                f"{scorer} saw {attribute} {found[index][attribute]} instead of {value}"
+                str(Miss(scorer, attribute, found[index][attribute], value))
                 for scorer, found in seen.items()
                 for attribute, value in values.items()
                 if found[index].get(attribute, value) != value

@@ -106,6 +106,13 @@ def calibration_hash() -> str:
     return file_hash(WEIGHTS / CALIBRATION)
 
 
+def acceptance_threshold() -> float:
+    """Least CITS of a pair that is accepted."""
+    from cf_lab_assets.counterfactuals.scores import Calibration
+
+    return Calibration.load(WEIGHTS / CALIBRATION).threshold
+
+
 def editor_uri() -> ModelUri:
     """The editor in use, which `CF_LAB_EDITOR` names."""
     return parse_model_uri(Settings.from_env().editor)
@@ -115,7 +122,8 @@ def models_in_use() -> dict[str, ModelUri]:
     """URI of every model that the lab works with, by the lab's name, the editor's first.
 
     Raises:
-        ModelUnknown: the editor's URI names a starter model that is no editor.
+        ModelUnknown: the editor's URI names a starter model that is no editor, or an audited
+            model has the name of another one.
     """
     starters = {name: ModelUri(STARTER, folder) for name, folder in FOLDERS.items()}
     editor = editor_uri()
@@ -124,7 +132,19 @@ def models_in_use() -> dict[str, ModelUri]:
             f"CF_LAB_EDITOR: {editor} is no editor; the starter models have one, {starters[EDITOR]}"
         )
     others = {name: uri for name, uri in starters.items() if name != EDITOR}
-    return {EDITOR if editor == starters[EDITOR] else str(editor): editor, **others}
+    audited = _audited_models()
+    for name in sorted(starters.keys() & audited.keys()):
+        if audited[name] != starters[name]:
+            raise ModelUnknown(
+                f"CF_LAB_AUDITED: {name} is {starters[name]}; give {audited[name]} another name"
+            )
+    return {EDITOR if editor == starters[EDITOR] else str(editor): editor, **others, **audited}
+
+
+def _audited_models() -> dict[str, ModelUri]:
+    """Of the audited models, those that are files."""
+    audited = Settings.from_env().audited
+    return {one.name: one.model for one in audited if one.model is not None}
 
 
 def resolve(bucket: Bucket, name: str, announce: registry.Announce = print) -> Manifest:
@@ -156,6 +176,7 @@ def identity(bucket: Bucket, announce: registry.Announce = print) -> dict[str, s
             found[name] = resolve(bucket, name, announce).sha256
         else:
             found[name] = folder_hash(model_folder(name)) if name in FOLDERS else str(uri)
+    found["audited models"] = ",".join(map(str, Settings.from_env().audited))
     return found
 
 

@@ -21,7 +21,7 @@ def try_model(folder: Path) -> dict[str, Any]:
     """Load a model and use it once.
 
     Args:
-        folder: of a pipeline, an image classifier, or a model of pictures and texts.
+        folder: of a pipeline, an image classifier, or a model that can be audited.
 
     Returns:
         What it did, for people: kind, and size or dimension.
@@ -34,7 +34,7 @@ def try_model(folder: Path) -> dict[str, Any]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if any(str(one).endswith("ForImageClassification") for one in config.get("architectures", [])):
         return _try_classifier(folder)
-    return _try_encoder(folder)
+    return _try_audited(folder)
 
 
 def _picture() -> Any:
@@ -75,13 +75,24 @@ def _try_classifier(folder: Path) -> dict[str, Any]:
     return {"kind": "classifier", "size": int(logits.shape[1])}
 
 
-def _try_encoder(folder: Path) -> dict[str, Any]:
-    from cf_lab_resources.engine.audited import load_audited
+def _try_audited(folder: Path) -> dict[str, Any]:
+    from cf_lab_resources.engine.loading import load_model
+    from cf_lab_resources.engine.questions import ASSOCIATION, NotFinite, Question
 
-    model = load_audited(folder)
-    _check_finite(folder, model.embed_images([_picture()]))
-    _check_finite(folder, model.embed_texts([SENTENCE]))
-    return {"kind": model.model_type, "size": model.dimension}
+    model = load_model(folder)
+    about = model.describe()
+    if ASSOCIATION in model.formats:
+        _check_finite(folder, model.associate([SENTENCE])([_picture()]))
+        return {"kind": about["model_type"], "size": about["dimension"]}
+    question = Question(name="smoke", text="What is shown?", options=("a person", "a dog"))
+    try:
+        model.choose(question)([_picture()])
+    except NotFinite as error:
+        raise SmokeTestFailed(
+            f"{folder} loads and answers with numbers that are not finite; its weights are not to "
+            "be used"
+        ) from error
+    return {"kind": about["model_type"], "size": about["parameters"]}
 
 
 def _check_finite(folder: Path, numbers: Any) -> None:

@@ -93,7 +93,7 @@ def read_content(bucket: Bucket, dataset_hash: str | None = None) -> Content:
         "dataset": dataset_hash,
         # What it holds follows from its name; signatures differ each time it is made.
         "package": package and package["prefix"],
-        "report": report,  # content keys, so their hashes
+        "report": _report_identity(bucket, report),
         "gates": gates,
     }
     digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
@@ -103,6 +103,7 @@ def read_content(bucket: Bucket, dataset_hash: str | None = None) -> Content:
         "content_hash": digest,
         **hashed,
         "package": package,
+        "report": report,  # content keys
         "counts": {
             "pairs": dataset["pairs"],
             "sets": dataset["sets"],
@@ -230,7 +231,10 @@ def read_staged(bucket: Bucket, release: Release) -> Staged:
 def result_files(
     bucket: Bucket, catalog: Catalog, release_id: str, folder: Path
 ) -> tuple[Path, Path]:
-    """Writes a release's contact sheet and HTML report into a folder.
+    """Writes a release's contact sheet and report, HTML and signed JSON, into a folder.
+
+    Returns:
+        Where the contact sheet and the HTML report are; the JSON lies beside the latter.
 
     Raises:
         ReleaseError: There is no such release, or it has no report.
@@ -241,6 +245,8 @@ def result_files(
     sheet, report = folder / "contact_sheet.png", folder / "report.html"
     bucket.get_file(f"datasets/{release.dataset_hash}/contact_sheet.png", sheet)
     bucket.get_file(release.report_key, report)
+    if document := release.manifest["report"]["json"]:
+        bucket.get_file(document, report.with_suffix(".json"))
     return sheet, report
 
 
@@ -297,6 +303,19 @@ def _get_dataset_table(bucket: Bucket, dataset_hash: str, path: Path) -> None:
             f"{key} is not in the bucket; materialise counterfactuals/dataset again, or restore "
             "the bucket"
         ) from error
+
+
+def _report_identity(bucket: Bucket, report: dict[str, str | None]) -> dict[str, str | None]:
+    """What a release's id takes from its report: what it says, not when and by whom it was signed.
+
+    Of a report that does not tell the hash of its body, the content keys.
+    """
+    data = _content(bucket, report["json"])
+    try:
+        body = None if data is None else str(json.loads(data)["body_sha256"])
+    except (ValueError, LookupError, TypeError):
+        return report
+    return {"body": body, "html": "present"} if body and report["html"] else report
 
 
 def _keep_report(bucket: Bucket, dataset_hash: str, kind: str) -> str | None:

@@ -140,6 +140,14 @@ REPORT_IS_PRESENT = Gate(
     "The bias report is there as HTML and as JSON, both can be parsed and are of this dataset.",
     "both forms of the report",
 )
+AUDITOR_IS_CALIBRATED = Gate(
+    "auditor_is_calibrated",
+    0,
+    "quantities",
+    "On oracles with planted effects over this dataset's sets, every quantity that the sets are "
+    "enough to measure of the auditor is within its limits, and the report says so.",
+    "an auditor that finds what is not there, or misses what is, must not be believed",
+)
 PACKAGE_IS_VERIFIED = Gate(
     "package_is_verified",
     0,
@@ -155,6 +163,7 @@ GATES = (
     NO_HASH_MISMATCH,
     QUALITY_IS_ABOVE_FLOOR,
     REPORT_IS_PRESENT,
+    AUDITOR_IS_CALIBRATED,
     PACKAGE_IS_VERIFIED,
 )
 
@@ -175,6 +184,7 @@ def evaluate(
         NO_HASH_MISMATCH: lambda: no_hash_mismatch(staged, read, content_hash),
         QUALITY_IS_ABOVE_FLOOR: lambda: quality_is_above_floor(staged),
         REPORT_IS_PRESENT: lambda: report_is_present(staged),
+        AUDITOR_IS_CALIBRATED: lambda: auditor_is_calibrated(staged),
         PACKAGE_IS_VERIFIED: lambda: package_is_verified(staged, read),
     }
     return [_judged(gate, judges[gate]) for gate in GATES]
@@ -408,6 +418,25 @@ def _json_fault(data: bytes | None, dataset_hash: str) -> str | None:
     except (ValueError, LookupError, TypeError):
         return "report.json is not a report's JSON"
     return None if named == dataset_hash else f"report.json is of dataset {str(named)[:12]}"
+
+
+def auditor_is_calibrated(staged: Staged) -> GateResult:
+    """The calibration that the report holds: none of its quantities outside its limits."""
+    remedy = "materialise audits/calibration, audits/bias_report, then releases/candidate"
+    if staged.report_json is None:
+        return _result(AUDITOR_IS_CALIBRATED, 1, False, f"there is no report: {remedy}")
+    found = json.loads(staged.report_json)["body"]["calibration"]["found"]
+    if found is None:
+        return _result(AUDITOR_IS_CALIBRATED, 1, False, f"the report has no calibration: {remedy}")
+    outside = [
+        f"{one['oracle']}, {one['attribute']}: {one['name']} is {one['measured']:.3g}"
+        for one in found["quantities"]
+        if not one["passed"]
+    ]
+    fine = f"{found['measured']} quantities over {found['audits']} audits of each oracle"
+    if not found["measured"]:
+        fine = "too few sets to measure any quantity, and to audit a model"
+    return _counted(AUDITOR_IS_CALIBRATED, outside, fine, "do not publish what it measured")
 
 
 def package_is_verified(staged: Staged, read: Callable[[str], bytes]) -> GateResult:

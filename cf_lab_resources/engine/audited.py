@@ -1,4 +1,4 @@
-"""Audited models: any transformers folder that embeds texts and pictures into one space.
+"""Audited models that embed: any transformers folder with one space for texts and pictures.
 
 CLIP and SigLIP layouts and their relatives load the same way: `AutoModel` with
 `get_image_features` and `get_text_features`, `AutoTokenizer`, and the image processor that the
@@ -14,8 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cf_lab_resources.engine.contract import Ask, Audited, AuditedModelError
+from cf_lab_resources.engine.families import families
 from cf_lab_resources.engine.folders import check_folder, folder_files, folder_hash
-from cf_lab_resources.errors import LabError
+from cf_lab_resources.engine.processors import image_processor_class
+from cf_lab_resources.engine.questions import ASSOCIATION
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,12 +32,8 @@ TEXT_BATCH = 256
 PADDED_TO_FULL_LENGTH = ("siglip", "siglip2")
 
 
-class AuditedModelError(LabError):
-    """A folder can't serve as an audited model."""
-
-
 @dataclass(frozen=True)
-class AuditedModel:
+class AuditedModel(Audited):
     """A loaded model with its preprocessing; made by `load_audited`.
 
     Attributes:
@@ -43,6 +42,8 @@ class AuditedModel:
         device: where it runs.
         dimension: length of an embedding.
     """
+
+    formats = (ASSOCIATION,)
 
     folder: Path
     model_type: str
@@ -83,16 +84,27 @@ class AuditedModel:
                 parts.append(_unit(self._model.get_image_features(pixel_values=pixels)))
         return np.concatenate(parts) if parts else self._empty()
 
+    def associate(self, prompts: Sequence[str]) -> Ask[Sequence[float]]:
+        """A function that gives the cosine of each picture to each prompt, (pictures, prompts)."""
+        texts = self.embed_texts(prompts)
+
+        def ask(images: Sequence[Image.Image]) -> Sequence[Sequence[float]]:
+            cosines: Any = self.embed_images(images, batch=max(1, len(images))) @ texts.T
+            return list(cosines)
+
+        return ask
+
     def describe(self) -> dict[str, Any]:
         """What a report says of the system under test; JSON-ready and the same on every host."""
         parameters = sum(weights.numel() for weights in self._model.parameters())
         return {
             "model_type": self.model_type,
+            "families": list(families(self._model.config)),
             "architectures": list(self._model.config.architectures or []),
             "parameters": parameters,
             "dimension": self.dimension,
             "dtype": str(self._model.dtype).removeprefix("torch."),
-            "image_processor": _plain(self._processor.to_dict()),
+            "image_processor": plain(self._processor.to_dict()),
             "tokenizer": type(self._tokenizer).__name__,
             "sha256": folder_hash(self.folder),
             "files": folder_files(self.folder),
@@ -142,7 +154,7 @@ def load_audited(folder: Path, device: str | None = None) -> AuditedModel:
             folder, use_safetensors=True, dtype=torch.float32, **local
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
-        processor = _processor_class(folder).from_pretrained(folder, local_files_only=True)
+        processor = image_processor_class(folder).from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
         raise AuditedModelError(
             f"{folder}: the model can't be loaded: {str(error).splitlines()[0]}; it needs "
@@ -180,36 +192,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _processor_class(folder: Path) -> Any:
-    """The PIL-backed image processor of the kind that the folder names.
-
-    By name, not by AutoImageProcessor: that one prefers torchvision where it finds it, and the
-    two backends' pixels differ.
-    """
-    import transformers
-
-    path = folder / "preprocessor_config.json"
-    if not path.exists():
-        path = folder / "processor_config.json"
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AuditedModelError(
-            f"{folder}: has no preprocessor_config.json; save the image processor beside the model"
-        ) from error
-    settings = settings.get("image_processor", settings)
-    named = settings.get("image_processor_type") or settings.get("feature_extractor_type") or ""
-    kind = named.removesuffix("Pil").removesuffix("Fast")
-    kind = kind.removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
-    found = getattr(transformers, f"{kind}ImageProcessorPil", None) if kind else None
-    if found is None:
-        raise AuditedModelError(
-            f"{path}: the image processor {named or '(none named)'} has no PIL form in "
-            "transformers; name one that has, such as CLIPImageProcessor"
-        )
-    return found
-
-
 def _features(output: Any) -> torch.Tensor:
     """The projected embedding, which transformers 5 wraps in an output object."""
     pooled = getattr(output, "pooler_output", None)
@@ -223,12 +205,12 @@ def _unit(output: Any) -> NDArray[np.float32]:
     return unit.cpu().numpy()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON-ready: enums become their names, tuples lists."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in sorted(value.items())}
+        return {str(key): plain(item) for key, item in sorted(value.items())}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if value is None or (
         isinstance(value, str | int | float) and type(value).__module__ == "builtins"
     ):

@@ -24,7 +24,7 @@ from cf_lab_resources.engine.model_uris import FOLDER, HUB, S3, ModelUri
 from cf_lab_resources.errors import LabError
 
 WEIGHTS = ".safetensors"
-WANTED = {WEIGHTS, ".json", ".txt", ".model"}
+WANTED = {WEIGHTS, ".json", ".txt", ".model", ".jinja"}  # the last one: chat templates
 CARD = "README.md"
 # Qwen-Image-Edit, one of the largest open editors, has about 60 GB.
 MAX_MODEL_BYTES = 120_000_000_000

@@ -15,6 +15,7 @@ from PIL import Image
 from cf_lab_assets.audits import association
 from cf_lab_assets.audits.declaration import AuditConfig
 from cf_lab_resources.bucket import Bucket
+from cf_lab_resources.engine.questions import ASSOCIATION
 
 DATASET_HASH = "d" * 64
 OCCUPATIONS = ("doctor", "nurse", "pilot")
@@ -43,6 +44,7 @@ def audit(config: AuditConfig, name: str = "model-a") -> dict[str, object]:
         "model": {
             "name": name,
             "model_type": "clip",
+            "families": ["clip"],
             "architectures": ["CLIPModel"],
             "parameters": 1234,
             "dimension": 8,
@@ -75,7 +77,7 @@ def responses(
         name: of the audited model.
     """
     rows = [
-        (name, "source", f"s{i:05}", None, f"s{i:05}", None, None, False, prompt, scores[p])
+        (name, "source", f"s{i:05}", None, f"s{i:05}", None, None, False, None, prompt, scores[p])
         for i, scores in enumerate(sources)
         for p, prompt in enumerate(config.occupations)
     ]
@@ -93,16 +95,24 @@ def responses(
                     attribute,
                     values[v],
                     bool(i % len(values) == v),
+                    list((shown(i, config) | {attribute: values[v]}).items()),
                     config.occupations[p],
                     block[i, v, p],
                 )
             )
     schema = association.responses_schema(audit(config, name))
+    empty = (None,) * (len(schema) - len(rows[0]) - 1)
+    rows = [(*row, ASSOCIATION, *empty) for row in rows]
     columns = [
         pa.array(column, field.type)
         for column, field in zip(zip(*rows, strict=True), schema, strict=True)
     ]
     return pa.table(columns, schema=schema)
+
+
+def shown(source: int, config: AuditConfig) -> dict[str, str]:
+    """What a source shows of each attribute, as its placebos do."""
+    return {name: values[source % len(values)] for name, values in config.attributes.items()}
 
 
 def noisy(
@@ -194,6 +204,7 @@ def put_dataset(bucket: Bucket, sources: int) -> pa.Table:
                         "attribute": attribute,
                         "value": value,
                         "is_placebo": value == own,
+                        "values": [(attribute, value)],
                         "image_key": key,
                         "image_sha256": sha,
                         "source_image_key": source_key,
@@ -221,7 +232,9 @@ def put_dataset(bucket: Bucket, sources: int) -> pa.Table:
         "batches": {"b1": "3" * 64},
         "models": models,
     }
-    table = pa.Table.from_pylist(pairs)
+    kinds = {"is_placebo": pa.bool_(), "values": pa.map_(pa.string(), pa.string())}
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in pairs[0]])
+    table = pa.Table.from_pylist(pairs, schema=schema)
     bucket.put_bytes(f"datasets/{DATASET_HASH}/pairs.parquet", parquet(table))
     bucket.put_bytes(f"datasets/{DATASET_HASH}/sets.parquet", parquet(pa.Table.from_pylist(sets)))
     bucket.put_bytes(f"datasets/{DATASET_HASH}/manifest.json", json.dumps(manifest).encode())

@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import jsonschema
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from cf_lab_assets import names
-from cf_lab_assets.audits import assets, association, checks, store
+from cf_lab_assets.audits import assets, association, checks, report, signature, store
 from cf_lab_assets.audits.declaration import AuditConfig
 from cf_lab_assets.audits.errors import AuditError
 from cf_lab_assets.models import artifacts
 from cf_lab_resources.bucket import Bucket, open_bucket
-from cf_lab_resources.dagster import BucketResource
+from cf_lab_resources.dagster import BucketResource, PublicationResource
 from cf_lab_resources.engine.audited import load_audited
 from cf_lab_tests.audits.synthetic import DATASET_HASH, SMALL, put_dataset, tiny_clip
 
@@ -62,7 +63,10 @@ def run(
     return dg.materialize(
         selected,
         instance=instance,
-        resources={"bucket": BucketResource(url=url)},
+        resources={
+            "bucket": BucketResource(url=url),
+            "publication": PublicationResource(home=url.removeprefix("file://") + "-home"),
+        },
         partition_key=partition,
         raise_on_error=False,
     )
@@ -125,6 +129,50 @@ def test_the_report_keeps_the_day_on_which_its_content_was_first_made(
     assert run(url, instance, [assets.bias_report]).success
     key = store.report_key(DATASET_HASH, ".json")
     assert json.loads(bucket.get_bytes(key))["date"] == "2026-01-01"
+
+
+def test_the_report_is_signed_with_all_its_files_and_satisfies_the_schema(
+    url: str, bucket: Bucket, instance: dg.DagsterInstance
+) -> None:
+    put_dataset(bucket, SOURCES)
+    bucket.put_bytes(store.calibration_key(DATASET_HASH), b'{"coverage":0.951}')
+    done = whole_chain(url, instance)
+    assert done.success
+    folder = store.report_file_key(DATASET_HASH, "")
+    found = {one.key.removeprefix(folder): one.key for one in bucket.list(folder.rstrip("/"))}
+    beside = {name: bucket.get_bytes(key) for name, key in found.items() if name != "report.json"}
+    assert set(beside) == {"report.html", "results.csv", "impact_ratios.csv", "summary.md"}
+    made = json.loads(bucket.get_bytes(found["report.json"]))
+    jsonschema.validate(made, report.schema(), jsonschema.Draft202012Validator)
+    verified = signature.verify_report(made, beside)
+    assert verified.faults == ()
+    assert verified.is_test
+    assert set(verified.verified) == set(beside)
+    assert made["context"]["run_id"] == done.run_id
+    body = made["body"]
+    assert body["calibration"]["found"] == {"coverage": 0.951}
+    assert {one["model"] for one in body["examples"]} == set(MODELS)
+    assert body["systems_under_test"][0]["licence"] == "MIT"
+    assert body["impact_ratios"]["rows"]
+    page = beside["report.html"].decode()
+    assert page.count("data:image/jpeg") == len(MODELS)
+    assert "a test key" in page
+
+
+def test_the_next_report_says_what_changed(
+    url: str, bucket: Bucket, instance: dg.DagsterInstance
+) -> None:
+    put_dataset(bucket, SOURCES)
+    assert whole_chain(url, instance).success
+    first = json.loads(bucket.get_bytes(store.report_key(DATASET_HASH, ".json")))
+    bucket.put_bytes(store.calibration_key(DATASET_HASH), b'{"coverage":0.951}')
+    assert run(url, instance, [assets.bias_report]).success
+    second = json.loads(bucket.get_bytes(store.report_key(DATASET_HASH, ".json")))
+    assert (first["version"], second["version"]) == (1, 2)
+    assert second["context"]["changes"]["since"]["report_id"] == first["report_id"]
+    assert {len(one["points"]) for one in second["context"]["drift"]} == {2}
+    noted = json.loads(bucket.get_bytes(store.REPORTS))
+    assert [one["report_id"] for one in noted] == [first["report_id"], second["report_id"]]
 
 
 def test_metadata_shows_headlines_plot_and_rows(
@@ -214,16 +262,16 @@ def test_one_missing_or_infinite_score_fails_completeness(
     model = load_audited(folders[MODELS[0]])
     association.respond(model, "m", bucket, pairs, config, path, DATASET_HASH, batch=2)
     table = pq.read_table(path)
-    whole = checks.responses_are_complete(table, pairs, config.occupations)
+    whole = checks.responses_are_complete(table, pairs, config, model.formats)
     assert whole.passed
-    short = checks.responses_are_complete(table.slice(1), pairs, config.occupations)
+    short = checks.responses_are_complete(table.slice(1), pairs, config, model.formats)
     assert not short.passed
     assert short.metadata["members_unanswered"].value == 1
     scores = table["score"].to_pylist()
     scores[-1] = float("nan")
     column = table.schema.get_field_index("score")
     broken = table.set_column(column, "score", pa.array(scores, pa.float32()))
-    result = checks.responses_are_complete(broken, pairs, config.occupations)
+    result = checks.responses_are_complete(broken, pairs, config, model.formats)
     assert not result.passed
     assert result.metadata["sources_unanswered"].value == 1
 

@@ -154,11 +154,22 @@ def write_dataset(
     return content_hash
 
 
+QUANTITY = {
+    "oracle": "null",
+    "attribute": "gender",
+    "name": "false positive rate of one test",
+    "measured": 0.05,
+    "passed": True,
+}
+
+
 def write_report(bucket: Bucket, dataset_hash: str, named: str | None = None) -> None:
     """Writes both forms of a report on a dataset, or on another that is named in it."""
     named = named or dataset_hash
     page = f"<!DOCTYPE html>\n<html><body>dataset <code>{named[:12]}</code></body></html>\n"
-    document = {"report_id": "b0", "body": {"data": {"dataset_hash": named}, "results": {}}}
+    found = {"measured": 1, "audits": 1000, "quantities": [QUANTITY]}
+    body = {"data": {"dataset_hash": named}, "results": {}, "calibration": {"found": found}}
+    document = {"report_id": "b0", "body": body}
     prefix = f"audits/{dataset_hash}/report/report"
     bucket.put_bytes(f"{prefix}.html", page.encode())
     bucket.put_bytes(f"{prefix}.json", json.dumps(document).encode())

@@ -143,6 +143,7 @@ def test_results_are_written_as_files(bucket: Bucket, catalog: Catalog, tmp_path
     write_dataset(bucket)
     release_id = staged(bucket, catalog)
     sheet, report = candidate.result_files(bucket, catalog, release_id, tmp_path / "out")
+    assert json.loads(report.with_suffix(".json").read_bytes())["report_id"] == "b0"
     assert sheet.read_bytes() == png("sheet")
     assert report.read_text().startswith("<!DOCTYPE html>")
     with pytest.raises(ReleaseError, match="no release"):

@@ -13,7 +13,7 @@ from cf_lab_assets.counterfactuals.dataset import dataset_content_hash
 from cf_lab_assets.releases import candidate, gates
 from cf_lab_assets.releases.gates import GateResult, Staged
 from cf_lab_resources.bucket import Bucket, BucketError
-from cf_lab_tests.releases.sample import Rows, write_dataset
+from cf_lab_tests.releases.sample import QUANTITY, Rows, write_dataset
 
 Spoil = Callable[[Rows, Rows], None]
 
@@ -45,13 +45,14 @@ def good(bucket: Bucket) -> Staged:
     return read(bucket, write_dataset(bucket))
 
 
-def test_the_gates_are_these_six() -> None:
+def test_the_gates_are_these() -> None:
     assert [gate.name for gate in gates.GATES] == [
         "schema_matches",
         "every_set_is_complete",
         "no_hash_mismatch",
         "quality_is_above_floor",
         "report_is_present",
+        "auditor_is_calibrated",
         "package_is_verified",
     ]
     for gate in gates.GATES:
@@ -244,6 +245,24 @@ def test_a_package_that_was_changed_or_exchanged_is_found(bucket: Bucket, good: 
     assert "not the one that the release names" in result.detail
     bucket.delete([key])
     assert judge(bucket, good)["package_is_verified"].measured is None
+
+
+def test_an_auditor_that_is_not_calibrated_publishes_nothing(bucket: Bucket, good: Staged) -> None:
+    def with_calibration(found: object) -> Staged:
+        document = json.loads(good.report_json or b"")
+        document["body"]["calibration"]["found"] = found
+        return dataclasses.replace(good, report_json=json.dumps(document).encode())
+
+    off = QUANTITY | {"measured": 0.31, "passed": False}
+    broken = with_calibration({"measured": 1, "audits": 1000, "quantities": [QUANTITY, off]})
+    result = judge(bucket, broken)["auditor_is_calibrated"]
+    assert (result.passed, result.measured) == (False, 1)
+    assert "null, gender: false positive rate of one test is 0.31" in result.detail
+    result = judge(bucket, with_calibration(None))["auditor_is_calibrated"]
+    assert not result.passed
+    assert "materialise audits/calibration" in result.detail
+    few = with_calibration({"measured": 0, "audits": 1000, "quantities": []})
+    assert "too few sets" in judge(bucket, few)["auditor_is_calibrated"].detail
 
 
 def test_a_gate_that_can_not_be_measured_has_failed(bucket: Bucket, good: Staged) -> None:

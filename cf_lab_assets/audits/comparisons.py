@@ -31,7 +31,7 @@ from cf_lab_assets.audits import statistics
 from cf_lab_assets.audits.answers import Answers, Floats, Integers
 from cf_lab_assets.audits.declaration import AuditConfig
 from cf_lab_assets.audits.errors import AuditError
-from cf_lab_assets.audits.estimation import Resamples, Sums, detectable
+from cf_lab_assets.audits.estimation import Resamples, Sums
 from cf_lab_assets.audits.results import (
     DESCRIPTIVE,
     FIRST,
@@ -188,9 +188,9 @@ def _results(
     """The metric's results, a prompt each."""
     found = drawn.smooth(lambda sums: metric.measure(sums, OURS), config.level)
     floors = _floors(metric, config, drawn, placebos)
-    mde = detectable(found.error, config.alpha, config.power)
     which = "-".join(map(str, metric.which.values()))
-    for i, prompt in enumerate(config.occupations):
+    known = zip(config.occupations, found.rows(config), strict=True)
+    for i, (prompt, numbers) in enumerate(known):
         named: Result = {
             "id": "/".join(filter(None, (metric.name, answers.attribute, which, prompt))),
             "family": f"{SECONDARY}/{metric.name}",
@@ -213,14 +213,6 @@ def _results(
         if not np.isfinite(found.estimate[i]):
             yield named | {"verdict": UNDEFINED, "why": "the scores are constant"}
             continue
-        numbers = {
-            "estimate": found.estimate[i],
-            "ci_low": found.low[i],
-            "ci_high": found.high[i],
-            "ci_level": config.level,
-            "ci_method": "cluster bootstrap over sets, BCa",
-            "mde": mde[i],
-        }
         if metric.test.p is None:
             yield named | numbers | {"verdict": DESCRIPTIVE}
         else:

@@ -24,7 +24,7 @@ contrast is by exchange of the two members within sets.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,12 +54,12 @@ from cf_lab_assets.audits.results import (
     SELECTION_RATE,
     SOUNDNESS,
     TRUE_POSITIVE_GAP,
+    UNDEFINED,
     Result,
 )
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-BCA = "cluster bootstrap over sets, BCa"
 MAX_T = "cluster bootstrap over sets, max-T over all contrasts"
 
 
@@ -180,7 +180,7 @@ class _Suite:
         """A rate of each value; what it is held against is in the metrics of contrasts."""
         enough, counts = self._enough(of)
         found = self.drawn.smooth(lambda sums: _rate(sums, hits, of)[:, enough], self.config.level)
-        numbers = _numbers(found, self.config, BCA)
+        numbers = found.rows(self.config)
         return [
             self._named(metric, {"value": value}, int(count), "share")
             | ({"verdict": DESCRIPTIVE, **next(numbers)} if ok else {"verdict": INSUFFICIENT})
@@ -193,7 +193,7 @@ class _Suite:
         hits, of = "positive", "decided"
         return [
             *self.gaps(SELECTION_GAP, hits, of),
-            *self._pairwise(DISPARATE_IMPACT, hits, of, np.divide, 1.0, "ratio"),
+            *self._ratios(hits, of),
             self._largest(DEMOGRAPHIC_PARITY, enough, counts, [(hits, of)]),
             self._smallest_ratio(enough, counts, hits, of),
         ]
@@ -219,7 +219,7 @@ class _Suite:
         found = self.drawn.smooth(
             lambda sums: _rate(sums, "flipped", "matched")[:, enough], self.config.level
         )
-        numbers = _numbers(found, self.config, BCA)
+        numbers = found.rows(self.config)
         results = [
             self._named(FLIP_RATE, contrast, int(count), "share")
             | ({"verdict": DESCRIPTIVE, **next(numbers)} if ok else {"verdict": INSUFFICIENT})
@@ -233,7 +233,7 @@ class _Suite:
             lambda sums: sums["flipped"].sum(axis=1) / sums["matched"].sum(axis=1),
             self.config.level,
         )
-        (number,) = _numbers(overall, self.config, BCA)
+        (number,) = overall.rows(self.config)
         return [{**whole, "verdict": DESCRIPTIVE, **number}, *results]
 
     @property
@@ -255,6 +255,17 @@ class _Suite:
         """Rate of b less that of a, for each contrast a -> b."""
         return self._pairwise(metric, hits, of, np.subtract, 0.0, "share")
 
+    def _ratios(self, hits: str, of: str) -> list[Result]:
+        """Rate of b over that of a. A floor is a share: over the rate of a it is a ratio's."""
+        rates = _rate_of_total(self.drawn, hits, of)
+        rate = dict(zip(self.answers.values, rates, strict=True))
+        results = self._pairwise(DISPARATE_IMPACT, hits, of, np.divide, 1.0, "ratio")
+        return [one | self._scaled_floor(rate[one["from_value"]]) for one in results]
+
+    def _scaled_floor(self, rate: float) -> Result:
+        floor = self.floor["placebo_floor"]
+        return {"placebo_floor": None if floor is None or not rate > 0 else floor / rate}
+
     def _pairwise(
         self,
         metric: str,
@@ -275,7 +286,7 @@ class _Suite:
 
         found = self.drawn.smooth(statistic, self.config.level)
         p, method = self._exchange_p(metric, hits, of, a[usable], b[usable])
-        numbers = _numbers(found, self.config, BCA)
+        numbers = found.rows(self.config)
         tests = iter(p)
         results = []
         for contrast, ok, count in zip(self._contrasts(), usable, shown, strict=True):
@@ -283,7 +294,10 @@ class _Suite:
             if not ok:
                 results.append(named | {"verdict": INSUFFICIENT})
                 continue
-            results.append(named | next(numbers) | {"p": next(tests), "p_method": method})
+            found_here = next(numbers) | {"p": next(tests), "p_method": method}
+            if np.isnan(found_here["estimate"]):
+                found_here = {"verdict": UNDEFINED, "why": NOBODY}
+            results.append(named | found_here)
         return results
 
     def _exchange_p(
@@ -354,9 +368,10 @@ class _Suite:
         named = self._named(PARITY_RATIO, {}, _least(counts, enough), "ratio") | {"no_effect": 1.0}
         if enough.sum() < 2:
             return named | {"verdict": INSUFFICIENT}
-        rates = _rate(self.drawn.named(self.drawn.total), hits, of)[0, enough]
+        rates = _rate_of_total(self.drawn, hits, of)[enough]
         if rates.max() == 0:
-            return named | {"verdict": INSUFFICIENT, "why": "nobody is selected: 0 / 0"}
+            return named | {"verdict": UNDEFINED, "why": NOBODY}
+        named |= self._scaled_floor(float(rates.max()))
         if rates.min() == 0:
             return named | {"verdict": DESCRIPTIVE, "estimate": 0.0, "why": ZERO_RATE}
         a, b = _contrasts(int(enough.sum()))
@@ -419,6 +434,7 @@ class _Suite:
         }
 
 
+NOBODY = "nobody is selected: 0 / 0"
 ZERO_RATE = "a group is never selected, so the ratio is 0 and has no interval"
 
 
@@ -426,19 +442,11 @@ def _rate(sums: Sums, hits: str, of: str) -> Floats:
     return sums[hits] / sums[of]
 
 
+def _rate_of_total(drawn: Resamples, hits: str, of: str) -> Floats:
+    """The rate of each value over all sets; NaN where there is no such row."""
+    return drawn.of(lambda sums: _rate(sums, hits, of), drawn.total)[0]
+
+
 def _least(counts: Integers, enough: NDArray[np.bool_]) -> int:
     """Sets of the smallest group that counts, or of the largest where none does."""
     return int(counts[enough].min() if enough.any() else counts.max(initial=0))
-
-
-def _numbers(found: Numbers, config: AuditConfig, method: str) -> Iterator[Result]:
-    mde = detectable(found.error, config.alpha, config.power)
-    for i in range(len(found.estimate)):
-        yield {
-            "estimate": found.estimate[i],
-            "ci_low": found.low[i],
-            "ci_high": found.high[i],
-            "ci_level": config.level,
-            "ci_method": method,
-            "mde": mde[i],
-        }

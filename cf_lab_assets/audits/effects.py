@@ -16,7 +16,7 @@ import numpy as np
 from cf_lab_assets.audits import statistics
 from cf_lab_assets.audits.answers import Answers, Floats
 from cf_lab_assets.audits.declaration import AuditConfig, Endpoint
-from cf_lab_assets.audits.estimation import Resamples, detectable
+from cf_lab_assets.audits.estimation import Resamples
 from cf_lab_assets.audits.results import (
     EFFECT,
     EXCEEDED,
@@ -210,19 +210,9 @@ def _numbers(
     found = drawn.smooth(lambda sums: sums["sum"] / sums["sets"], config.level)
     rng = statistics.generator(config.seed, "sign-flip", label, answers.attribute)
     p, method = statistics.sign_flip_p(values, config.permutations, rng)
-    mde = detectable(found.error, config.alpha, config.power)
     return [
-        {
-            "estimate": found.estimate[i],
-            "ci_low": found.low[i],
-            "ci_high": found.high[i],
-            "ci_level": config.level,
-            "ci_method": "cluster bootstrap over sets, BCa",
-            "p": p[i],
-            "p_method": f"within-set sign flip, {method}",
-            "mde": mde[i],
-        }
-        for i in range(len(mde))
+        {**numbers, "p": one, "p_method": f"within-set sign flip, {method}"}
+        for numbers, one in zip(found.rows(config), p, strict=True)
     ]
 
 

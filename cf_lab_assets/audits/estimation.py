@@ -8,18 +8,21 @@ metric is computed on resampled sums by the very function that computes it on th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
 
 from cf_lab_assets.audits import statistics
+from cf_lab_assets.audits.declaration import AuditConfig
+from cf_lab_assets.audits.results import Result
 from cf_lab_assets.audits.statistics import Floats
 
 Sums = Mapping[str, Floats]
 Statistic = Callable[[Sums], Floats]
 
+BCA = "cluster bootstrap over sets, BCa"
 # Sets whose sums are left out at a time by the jackknife; bounds memory.
 JACKKNIFE_BLOCK = 1 << 14
 # Sets whose part of a product is computed at a time: as much as stays in a cache.
@@ -41,6 +44,19 @@ class Numbers:
     low: Floats
     high: Floats
     error: Floats
+
+    def rows(self, config: AuditConfig, method: str = BCA) -> Iterator[Result]:
+        """The numbers of each statistic as results have them."""
+        mde = detectable(self.error, config.alpha, config.power)
+        for i in range(len(self.estimate)):
+            yield {
+                "estimate": self.estimate[i],
+                "ci_low": self.low[i],
+                "ci_high": self.high[i],
+                "ci_level": config.level,
+                "ci_method": method,
+                "mde": mde[i],
+            }
 
 
 class Resamples:

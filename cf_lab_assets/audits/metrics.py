@@ -14,7 +14,7 @@ missing: an effect uses the sets that hold both values; a ranking uses the sets 
     declared values, so that every value has the same share of the pool. What is left out is
     counted.
 small: under `minimum_sets` sets a result is "insufficient": it is listed with its n, without
-    numbers, and belongs to no family.
+    numbers, and belongs to no family. So does what is "undefined", such as 0 / 0, with the reason.
 
 The *placebo floor* of a statistic says how much it moves when nothing but the rendering
 changes. For an effect it is the upper 95 % bootstrap bound of the mean of |f(placebo) -
@@ -95,11 +95,12 @@ def _unasked(
 ) -> list[Result]:
     """Primary endpoints that no format of the model answers: insufficient, and not left out."""
     known = {one["endpoint"] for one in results if one["family"] == PRIMARY}
+    missing = tuple(one for one in config.primary if one.name not in known)
+    left = config.model_copy(update={"primary": missing})
     return [
         one
         for attribute in config.attributes
-        for one in effects.primary_effects(answers[attribute], config)
-        if one["endpoint"] not in known
+        for one in effects.primary_effects(answers[attribute], left)
     ]
 
 
@@ -124,9 +125,16 @@ def table_answers(table: ScoreTable, config: AuditConfig) -> dict[str, Answers]:
     return {name: answers_of(table, [name], one_by_one) for name in config.attributes}
 
 
-def table_results(table: ScoreTable, config: AuditConfig) -> list[Result]:
-    """Every metric of a table, for each attribute and each intersection of two, with verdicts."""
-    answers = table_answers(table, config)
+def table_results(
+    table: ScoreTable, answers: Mapping[str, Answers], config: AuditConfig
+) -> list[Result]:
+    """Every metric of a table, for each attribute and each intersection of two, with verdicts.
+
+    Args:
+        table: for its decisions.
+        answers: its scores, of `table_answers`.
+        config: the declaration.
+    """
     results = score_results(answers, config) if SCORE in table.has else []
     if not results:
         for name in config.attributes:

@@ -134,9 +134,10 @@ def _shared(ranking: Ranking, held: NDArray[Any], k: int) -> Floats:
     draws, groups, _ = at_ends.shape
     at_ends = np.concatenate([np.zeros_like(at_ends[:, :1]), at_ends], axis=1)
     through = at_ends.sum(axis=2, dtype=np.float64)
-    places = np.arange(1, k + 1)
+    # A resample may hold fewer than K members; its last places then stay at what it holds.
+    places = np.minimum(np.arange(1, k + 1), through[:, -1:])
     # One search over all draws: each is moved out of the reach of the one before it.
-    moved = np.arange(draws)[:, None] * (through.max() + k + 1.0)
+    moved = np.arange(draws)[:, None] * (through.max() + 1.0)
     found = np.searchsorted((through + moved).ravel(), (places + moved - 1e-9).ravel())
     group = found.reshape(draws, k) - np.arange(draws)[:, None] * (groups + 1)
     rows = np.arange(draws)[:, None]
@@ -158,7 +159,7 @@ def ndkl(prefixes: Floats, desired: Floats | None = None) -> Floats:
     """
     _, k, values = prefixes.shape
     desired = np.full(values, 1 / values) if desired is None else desired
-    share = prefixes / np.arange(1, k + 1)[:, None]
+    share = prefixes / prefixes.sum(axis=2, keepdims=True)
     discount = 1 / np.log2(np.arange(2, k + 2))
     return special.rel_entr(share, desired).sum(axis=2) @ discount / discount.sum()
 
@@ -170,20 +171,23 @@ def top_counts(ranking: Ranking, weights: Floats, k: int, values: int) -> Floats
     return places @ shown
 
 
-def skew_of(counts: Floats, k: int) -> Floats:
-    """Skew@K of each value, given that all have the same share of the pool: (b, values)."""
+def skew_of(counts: Floats) -> Floats:
+    """Skew@K of each value from its places among the first K, (b, values).
+
+    All values have the same share of the pool. K is the sum of their places.
+    """
+    share = counts / counts.sum(axis=-1, keepdims=True)
     with np.errstate(divide="ignore"):
-        return np.log(counts / k * counts.shape[-1])
+        return np.log(share * counts.shape[-1])
 
 
-def statistics_of(counts: Floats, k: int) -> Floats:
+def statistics_of(counts: Floats) -> Floats:
     """MaxSkew, MinSkew, the Skew of each value, and Bias of each contrast, in this order.
 
     Args:
         counts: places among the top K by value, (b, values).
-        k: how many places there are.
     """
-    each = skew_of(counts, k)
+    each = skew_of(counts)
     contrasts = [
         bias_of(counts[:, a], counts[:, b])
         for a, b in itertools.combinations(range(counts.shape[1]), 2)
@@ -349,7 +353,7 @@ def _ranking_numbers(answers: Answers, k: int, config: AuditConfig) -> list[Resu
 def measured(ranking: Ranking, weights: Floats, k: int, values: int) -> Floats:
     """Columns of `statistics_of`, then NDKL, of each resample: (b, columns)."""
     prefixes = prefix_counts(ranking, weights, k, values)
-    return np.column_stack([statistics_of(prefixes[:, -1], k), ndkl(prefixes)])
+    return np.column_stack([statistics_of(prefixes[:, -1]), ndkl(prefixes)])
 
 
 def against_chance(
@@ -363,7 +367,7 @@ def against_chance(
 ) -> list[Result]:
     """p, value of no effect and MDE of each column, NDKL's last, under exchange of values."""
     counts = relabelled_counts(ranking, k, rows, values, config.permutations, rng)
-    null = statistics_of(counts, k)
+    null = statistics_of(counts)
     null = np.where(np.isnan(null), 0.0, null)
     draws = min(config.permutations, NDKL_PERMUTATIONS)
     orders = relabelled_prefixes(ranking, k, rows, values, draws, rng)

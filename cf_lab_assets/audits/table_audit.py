@@ -81,7 +81,7 @@ def audit_table(path: Path, choices: Choices) -> tuple[dict[str, Any], ScoreTabl
     """
     table = read_table(path, choices.attributes, choices.words)
     config = declare(table, choices)
-    prompts = config.occupations
+    prompts, answers = config.occupations, metrics.table_answers(table, config)
     document = {
         "schema": SCHEMA,
         "model": {"name": choices.model},
@@ -89,13 +89,10 @@ def audit_table(path: Path, choices: Choices) -> tuple[dict[str, Any], ScoreTabl
         "declaration": config.model_dump(mode="json"),
         "declaration_hash": config.hash,
         "prompts": dict(zip(prompts, prompts, strict=True)),
-        "counts": {
-            name: metrics.counts_of(answers)
-            for name, answers in metrics.table_answers(table, config).items()
-        },
+        "counts": {name: metrics.counts_of(one) for name, one in answers.items()},
         "undeclared": _alone(table),
         "rows": {"delivered": table.delivered, "used": len(table.sets), "rejected": table.reasons},
-        "results": metrics.table_results(table, config),
+        "results": metrics.table_results(table, answers, config),
     }
     return document, table
 

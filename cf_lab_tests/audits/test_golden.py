@@ -5,6 +5,7 @@ Each defect of the field's reference code that touches a metric here is a test o
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -97,6 +98,31 @@ def test_group_metrics_are_fairlearns(seed: int) -> None:
 def test_intervals_hold_their_estimates_and_largest_differences_too() -> None:
     for result in decision_metrics(decisions(), config(), None):
         assert result["ci_low"] <= result["estimate"] <= result["ci_high"], result["id"]
+
+
+def test_a_ratio_of_nobody_to_nobody_is_undefined_and_one_to_nobody_is_infinite() -> None:
+    answers = decisions()
+    answers.decided[:, :2] = 0.0
+    results = decision_metrics(answers, config(), None)
+    nobody = one(results, "disparate_impact", from_value="a", to_value="b")
+    assert (nobody["verdict"], nobody["why"]) == ("undefined", "nobody is selected: 0 / 0")
+    assert "estimate" not in nobody
+    assert one(results, "disparate_impact", from_value="a", to_value="c")["estimate"] == np.inf
+    answers.decided[:, 2] = 0.0
+    whole = one(decision_metrics(answers, config(), None), "demographic_parity_ratio")
+    assert whole["verdict"] == "undefined"
+
+
+def test_the_floor_of_a_ratio_is_that_of_its_difference_in_its_own_unit() -> None:
+    answers = dataclasses.replace(decisions(), placebo_flips=np.full((40, 1), 0.1))
+    results = decision_metrics(answers, config(), None)
+    assert one(results, "selection_rate_difference")["placebo_floor"] == pytest.approx(0.1)
+    rate = one(results, "selection_rate", value="a")["estimate"]
+    ratio = one(results, "disparate_impact", from_value="a", to_value="c")
+    assert ratio["placebo_floor"] == pytest.approx(0.1 / rate)
+    highest = max(one(results, "selection_rate", value=v)["estimate"] for v in GROUPS)
+    whole = one(results, "demographic_parity_ratio")
+    assert whole["placebo_floor"] == pytest.approx(0.1 / highest)
 
 
 def test_flip_rate_is_one_minus_consistency_by_hand() -> None:
@@ -249,9 +275,9 @@ def test_relabelled_running_counts_have_the_spread_of_relabelled_counts() -> Non
 
 def test_bias_at_k_counts_by_label_and_is_undefined_without_either() -> None:
     counts = np.array([[6.0, 2.0, 0.0]])
-    ours = rankings.statistics_of(counts, 8)[0][-3:]
+    ours = rankings.statistics_of(counts)[0][-3:]
     assert ours.tolist() == pytest.approx([-0.5, -1.0, -1.0])
-    nobody = rankings.statistics_of(np.array([[8.0, 0.0, 0.0]]), 8)[0]
+    nobody = rankings.statistics_of(np.array([[8.0, 0.0, 0.0]]))[0]
     assert math.isnan(nobody[-1])
 
 

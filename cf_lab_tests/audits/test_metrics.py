@@ -57,13 +57,13 @@ def test_the_primary_effect_is_weats_difference_by_hand() -> None:
 def test_skew_by_hand() -> None:
     # Ranked: a a b a | b b; in the top 4 three of a, one of b; each is half of the pool.
     assert counts([[0.9, 0.7], [0.8, 0.2], [0.6, 0.1]], 4) == [3, 1]
-    skews = rankings.skew_of(np.array([[3.0, 1.0]]), 4)[0]
+    skews = rankings.skew_of(np.array([[3.0, 1.0]]))[0]
     assert skews.tolist() == pytest.approx([math.log(1.5), math.log(0.5)])
 
 
 def test_an_excluded_value_has_skew_minus_infinity_and_never_zero() -> None:
     # The reference gives 0, "no skew", to a group that is wholly absent from the top K.
-    skews = rankings.skew_of(np.array([[4.0, 0.0]]), 4)[0]
+    skews = rankings.skew_of(np.array([[4.0, 0.0]]))[0]
     assert skews[0] == pytest.approx(LN2)
     assert skews[1] == -np.inf
 
@@ -269,9 +269,9 @@ def test_ranking_p_is_uniform_where_there_is_nothing_to_find() -> None:
         pool = rng.normal(0, 1, (60, 1)) + rng.normal(0, 1, (60, 3))
         ranking = rankings.rank(pool)
         k = 18
-        estimate = rankings.statistics_of(rankings.top_counts(ranking, np.ones((1, 60)), k, 3), k)
+        estimate = rankings.statistics_of(rankings.top_counts(ranking, np.ones((1, 60)), k, 3))
         null = rankings.statistics_of(
-            rankings.relabelled_counts(ranking, k, 60, 3, 400, np.random.default_rng(study)), k
+            rankings.relabelled_counts(ranking, k, 60, 3, 400, np.random.default_rng(study))
         )
         small += bool(rankings.ranking_p(estimate[0], null)[0] <= 0.05)
     # Counts are whole numbers, so p may be conservative and must not be the other way.

@@ -233,6 +233,16 @@ def test_k_beyond_the_pool_is_undefined_and_says_so(tmp_path: Path) -> None:
     assert (skew["verdict"], skew["why"]) == ("undefined", "K is 1000 and the pool holds 240")
 
 
+@pytest.mark.parametrize("sets", [60, 1200])
+def test_k_may_be_the_whole_pool(tmp_path: Path, sets: int) -> None:
+    # Resamples of many sets hold a few more or fewer members than the pool.
+    rows = frame(sets).drop_duplicates(["set_id", "gender"]).drop(columns="age")
+    document = audited(tmp_path, rows, top_k=2 * sets)
+    skew = result(document, "max_skew_at_k/gender/all queries")
+    assert skew["estimate"] == pytest.approx(0, abs=1e-9)
+    assert skew["verdict"] == "not_found"
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

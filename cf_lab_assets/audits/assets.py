@@ -173,7 +173,9 @@ class CalibrationConfig(dg.Config):
         default="",
         description="bucket key of a JSON audit declaration; empty: the starter world's",
     )
-    audits: int = Field(default=1000, ge=100, description="simulated audits of each oracle")
+    audits: int = Field(
+        default=1000, ge=1000, description="simulated audits of each oracle; limits are for as many"
+    )
     ranked: int = Field(default=100, ge=20, description="of them, those whose rankings are tested")
 
 

@@ -148,12 +148,17 @@ def calibrate(
         JSON-ready: `quantities`, `power`, and whether all `passed`.
     """
     config = config.model_copy(
-        update={"occupations": tuple(f"audit {i}" for i in range(audits)), "primary": ()}
+        update={
+            "occupations": tuple(f"audit {i}" for i in range(audits)),
+            "primary": (),
+            # Sets that were drawn from captions have no placebo, and can be calibrated on too.
+            "placebo": "optional",
+        }
     )
     quantities: list[Quantity] = []
     power: list[dict[str, Any]] = []
     for attribute, sets in skeleton.items():
-        if len(sets.complete) < config.minimum_sets:
+        if len(sets.values) < 2 or len(sets.complete) < config.minimum_sets:
             quantities.append(_unmeasured(NULL, attribute, audits, len(sets.complete)))
             continue
         trial = _Trial(sets, config)

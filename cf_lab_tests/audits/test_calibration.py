@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,19 @@ def test_strata_that_are_too_small_are_unmeasured_and_do_not_fail() -> None:
     document = calibration.calibrate(skeleton(30), CONFIG, 50, 20)
     (strata,) = (one for one in document["quantities"] if one["oracle"] == "intersection")
     assert (strata["measured"], strata["sets"], strata["passed"]) == (None, 15, True)
+
+
+def test_sets_without_placebos_are_calibrated_on_too() -> None:
+    made = skeleton()["gender"]
+    bare = {"gender": dataclasses.replace(made, placebo=np.full(60, -1))}
+    assert failed(calibration.calibrate(bare, CONFIG, AUDITS, 20)) == set()
+
+
+def test_an_attribute_with_one_value_is_unmeasured() -> None:
+    made = skeleton()["gender"]
+    alone = dataclasses.replace(made, values=("man",), members=made.members[:, :1])
+    document = calibration.calibrate({"gender": alone}, CONFIG, 50, 20)
+    assert (document["measured"], document["passed"]) == (0, True)
 
 
 def test_the_skeleton_is_the_datasets_own() -> None:

@@ -74,6 +74,17 @@ class Answers:
         return self.only(np.all(np.isfinite(self.members), axis=(1, 2)))
 
     @property
+    def constant(self) -> NDArray[np.bool_]:
+        """Of each prompt whether all members have one score, (prompts,); True where none has."""
+        low = np.where(np.isnan(self.members), np.inf, self.members).min(
+            axis=(0, 1), initial=np.inf
+        )
+        high = np.where(np.isnan(self.members), -np.inf, self.members).max(
+            axis=(0, 1), initial=-np.inf
+        )
+        return ~(high > low)
+
+    @property
     def swapped(self) -> Floats:
         """Members with each placebo's scores replaced by those of its source picture."""
         known = (self.placebo >= 0) & np.isfinite(self.sources).all(axis=1)

@@ -33,6 +33,7 @@ from cf_lab_assets.audits.declaration import AuditConfig
 from cf_lab_assets.audits.errors import AuditError
 from cf_lab_assets.audits.estimation import Resamples, Sums
 from cf_lab_assets.audits.results import (
+    CONSTANT,
     DESCRIPTIVE,
     FIRST,
     FLOOR_LEVEL,
@@ -40,7 +41,6 @@ from cf_lab_assets.audits.results import (
     SECONDARY,
     SET_RANGE,
     TOKEN_FAIRNESS_GAP,
-    UNDEFINED,
     WEAT,
     Result,
 )
@@ -56,9 +56,11 @@ def comparisons(answers: Answers, config: AuditConfig) -> list[Result]:
     if not contrasts or not len(answers.sets):
         return []
     placebos = answers.placebo_sets
-    parts = _parts(answers.members, answers.sets, contrasts, OURS)
+    # Of scores far from 0 the squares would leave no digits for the spread.
+    middle = _middle(answers.members)
+    parts = _parts(answers.members - middle, answers.sets, contrasts, OURS)
     if placebos >= config.minimum_sets:
-        parts |= _parts(answers.swapped, answers.sets, contrasts, SWAPPED)
+        parts |= _parts(answers.swapped - middle, answers.sets, contrasts, SWAPPED)
     rng = statistics.generator(config.seed, "comparisons", answers.attribute)
     drawn = Resamples(parts, config.bootstrap_draws, rng)
     known = drawn.named(drawn.parts)
@@ -79,6 +81,13 @@ def comparisons(answers: Answers, config: AuditConfig) -> list[Result]:
         metric = _Metric(name, {}, partial(_mean, measured), shown, _Test(config.unit))
         results += _results(metric, answers, config, drawn, placebos)
     return results
+
+
+def _middle(members: Floats) -> Floats:
+    """Mean score of each prompt, (prompts,); 0 where there is none."""
+    known = np.isfinite(members)
+    total = np.where(known, members, 0.0).sum(axis=(0, 1))
+    return np.asarray(total / np.maximum(known.sum(axis=(0, 1)), 1))
 
 
 @dataclass(frozen=True)
@@ -172,12 +181,13 @@ def _sign_flip(answers: Answers, a: int, b: int, config: AuditConfig) -> tuple[F
 
 
 def _first_p(answers: Answers, value: int) -> Floats:
-    """Two-sided p by prompt; under exchange a value gets one of its row's shares at random."""
-    whole = np.all(np.isfinite(answers.members), axis=1)
-    shares = np.where(whole[:, None], _shares_of_first(answers.members), 0.0)
-    values = shares.shape[1]
-    variance = np.where(whole, (shares**2).mean(axis=1) - 1 / values**2, 0.0).sum(axis=0)
-    away = np.abs((shares[:, value] - whole / values).sum(axis=0))
+    """Two-sided p by prompt; under exchange a value gets one of its set's shares at random."""
+    whole = np.all(np.isfinite(answers.members), axis=1)[:, None]
+    shares = _shares_of_first(answers.members)
+    # Rows of one set are exchanged alike.
+    beyond = _by_set(np.where(whole, shares - 1 / shares.shape[1], 0.0), answers.sets)
+    variance = (beyond**2).mean(axis=1).sum(axis=0)
+    away = np.abs(beyond[:, value].sum(axis=0))
     z = np.divide(away, np.sqrt(variance), out=np.zeros_like(away), where=variance > 0)
     return 2 * special.ndtr(-z)
 
@@ -188,7 +198,7 @@ def _results(
     """The metric's results, a prompt each."""
     found = drawn.smooth(lambda sums: metric.measure(sums, OURS), config.level)
     floors = _floors(metric, config, drawn, placebos)
-    which = "-".join(map(str, metric.which.values()))
+    which, constant = "-".join(map(str, metric.which.values())), answers.constant
     known = zip(config.occupations, found.rows(config), strict=True)
     for i, (prompt, numbers) in enumerate(known):
         named: Result = {
@@ -210,8 +220,9 @@ def _results(
         if metric.shown[i] < config.minimum_sets:
             yield named | {"verdict": INSUFFICIENT}
             continue
-        if not np.isfinite(found.estimate[i]):
-            yield named | {"verdict": UNDEFINED, "why": "the scores are constant"}
+        tested = metric.test.p is not None
+        if not np.isfinite(found.estimate[i]) or (tested and constant[i]):
+            yield named | CONSTANT
             continue
         if metric.test.p is None:
             yield named | numbers | {"verdict": DESCRIPTIVE}

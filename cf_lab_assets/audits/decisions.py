@@ -60,6 +60,7 @@ from cf_lab_assets.audits.results import (
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+ALIKE = "Wilson over sets, since all of them answer alike"
 MAX_T = "cluster bootstrap over sets, max-T over all contrasts"
 
 
@@ -181,11 +182,23 @@ class _Suite:
         enough, counts = self._enough(of)
         found = self.drawn.smooth(lambda sums: _rate(sums, hits, of)[:, enough], self.config.level)
         numbers = found.rows(self.config)
-        return [
-            self._named(metric, {"value": value}, int(count), "share")
-            | ({"verdict": DESCRIPTIVE, **next(numbers)} if ok else {"verdict": INSUFFICIENT})
-            for value, ok, count in zip(self.answers.values, enough, counts, strict=True)
-        ]
+        results = []
+        for value, ok, count in zip(self.answers.values, enough, counts, strict=True):
+            named = self._named(metric, {"value": value}, int(count), "share")
+            if not ok:
+                results.append(named | {"verdict": INSUFFICIENT})
+                continue
+            number = next(numbers)
+            results.append(named | {"verdict": DESCRIPTIVE, **number} | self._alike(number, count))
+        return results
+
+    def _alike(self, number: Result, sets: int) -> Result:
+        """The interval of a rate that is 0 or 1 in every set, which no resample varies."""
+        if number["ci_low"] < number["ci_high"] or number["estimate"] not in (0.0, 1.0):
+            return {}
+        hits = int(number["estimate"] * sets)
+        low, high = statistics.wilson_interval(hits, int(sets), self.config.level)
+        return {"ci_low": low, "ci_high": high, "ci_method": ALIKE}
 
     def parity(self) -> list[Result]:
         """Differences and ratios of selection rates."""
@@ -277,8 +290,11 @@ class _Suite:
     ) -> list[Result]:
         enough, counts = self._enough(of)
         a, b = _contrasts(len(self.answers.values))
-        usable = enough[a] & enough[b]
-        shown = np.minimum(counts[a], counts[b])
+        # What is compared within sets needs sets that hold both, however many hold one.
+        both = self.rows[of][:, a] & self.rows[of][:, b]
+        matched = (_by_set(both, self.answers.sets) > 0).sum(axis=0)
+        usable = enough[a] & enough[b] & (matched >= self.config.minimum_sets)
+        shown = np.minimum(matched, np.minimum(counts[a], counts[b]))
 
         def statistic(sums: Sums) -> Floats:
             rates = _rate(sums, hits, of)
@@ -289,7 +305,9 @@ class _Suite:
         numbers = found.rows(self.config)
         tests = iter(p)
         results = []
-        for contrast, ok, count in zip(self._contrasts(), usable, shown, strict=True):
+        rates = _rate_of_total(self.drawn, hits, of)
+        rows = zip(self._contrasts(), usable, shown, strict=True)
+        for place, (contrast, ok, count) in enumerate(rows):
             named = self._named(metric, contrast, int(count), unit) | {"no_effect": nothing}
             if not ok:
                 results.append(named | {"verdict": INSUFFICIENT})
@@ -297,8 +315,29 @@ class _Suite:
             found_here = next(numbers) | {"p": next(tests), "p_method": method}
             if np.isnan(found_here["estimate"]):
                 found_here = {"verdict": UNDEFINED, "why": NOBODY}
+            elif compare is np.subtract:
+                sides = a[place], b[place]
+                found_here |= self._alike_gap(found_here, rates[list(sides)], counts[list(sides)])
+            elif compare is np.divide and found_here["estimate"] in (0.0, np.inf):
+                one_sided = {"estimate": found_here["estimate"], "why": ZERO_RATE}
+                found_here = {"verdict": DESCRIPTIVE, **one_sided}
             results.append(named | found_here)
         return results
+
+    def _alike_gap(self, number: Result, rates: Floats, counts: Integers) -> Result:
+        """The interval of a gap of such rates, from theirs (Newcombe 1998, method 10)."""
+        if number["ci_low"] < number["ci_high"] or not set(rates) <= {0.0, 1.0}:
+            return {}
+        low, high = np.transpose(
+            [
+                statistics.wilson_interval(int(rate * count), int(count), self.config.level)
+                for rate, count in zip(rates, counts, strict=True)
+            ]
+        )
+        down = np.hypot(rates[1] - low[1], high[0] - rates[0])
+        up = np.hypot(high[1] - rates[1], rates[0] - low[0])
+        gap = rates[1] - rates[0]
+        return {"ci_low": gap - down, "ci_high": gap + up, "ci_method": ALIKE}
 
     def _exchange_p(
         self, metric: str, hits: str, of: str, a: Integers, b: Integers
@@ -364,7 +403,11 @@ class _Suite:
     def _smallest_ratio(
         self, enough: NDArray[np.bool_], counts: Integers, hits: str, of: str
     ) -> Result:
-        """Least rate over greatest, by max-T on the logarithms of the ratios."""
+        """Least rate over greatest, by max-T on the logarithms of the ratios.
+
+        The logarithm of a rate that is 0 in some samples has no spread, so half widths are those of
+        (hits + 1/2) / (n + 1); p is that of the largest difference, which has the same hypothesis.
+        """
         named = self._named(PARITY_RATIO, {}, _least(counts, enough), "ratio") | {"no_effect": 1.0}
         if enough.sum() < 2:
             return named | {"verdict": INSUFFICIENT}
@@ -377,11 +420,17 @@ class _Suite:
         a, b = _contrasts(int(enough.sum()))
 
         def ratios(sums: Sums) -> Floats:
-            logs = np.log(np.maximum(_rate(sums, hits, of)[:, enough], 1e-12))
+            logs = np.log((sums[hits][:, enough] + 0.5) / (sums[of][:, enough] + 1))
             return logs[:, b] - logs[:, a]
 
-        found, p = self.drawn.simultaneous(ratios, self.config.level)
-        sizes = self._of_sizes(found, p)
+        def gaps(sums: Sums) -> Floats:
+            each = _rate(sums, hits, of)[:, enough]
+            return each[:, b] - each[:, a]
+
+        steady, _ = self.drawn.simultaneous(ratios, self.config.level)
+        _, p = self.drawn.simultaneous(gaps, self.config.level)
+        estimate, half = np.log(rates[b]) - np.log(rates[a]), steady.high - steady.estimate
+        sizes = self._of_sizes(Numbers(estimate, estimate - half, estimate + half, steady.error), p)
         low, high = np.exp(-sizes["ci_high"]), np.exp(-sizes["ci_low"])
         return (
             named
@@ -435,7 +484,7 @@ class _Suite:
 
 
 NOBODY = "nobody is selected: 0 / 0"
-ZERO_RATE = "a group is never selected, so the ratio is 0 and has no interval"
+ZERO_RATE = "a group is never selected, so the ratio is 0 or infinite and has no interval"
 
 
 def _rate(sums: Sums, hits: str, of: str) -> Floats:

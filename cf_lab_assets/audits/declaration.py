@@ -50,6 +50,11 @@ class Endpoint(BaseModel):
     limit: float | None = Field(default=None, gt=0)
 
 
+# In cosine. A quarter of what the skewed starter model has planted, and three times as much as the
+# balanced one was seen to have over forty samples: training on finite data leaves it a little.
+TOLERATED = 0.05
+
+
 def _planted(attribute: str, from_value: str, to_value: str) -> Endpoint:
     occupations = getattr(world.PLANTED_SKEW, attribute)
     return Endpoint(
@@ -59,6 +64,7 @@ def _planted(attribute: str, from_value: str, to_value: str) -> Endpoint:
         to_value=to_value,
         prompts_plus=occupations[to_value],
         prompts_minus=occupations[from_value],
+        limit=TOLERATED,
     )
 
 

@@ -77,7 +77,8 @@ def against_limit(result: Result, limit: float | None) -> str | None:
     if "estimate" not in result:
         return UNDECIDED
     low, high = result["ci_low"], result["ci_high"]
-    if -limit <= low and high <= limit:
+    # Sets that all differ by the same tell nothing of how others would vary.
+    if -limit <= low < high <= limit:
         return WITHIN
     return EXCEEDED if low > limit or high < -limit else UNDECIDED
 

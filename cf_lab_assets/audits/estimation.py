@@ -102,7 +102,7 @@ class Resamples:
         samples = self.of(statistic, self.samples)
         acceleration = self._acceleration(statistic)
         low, high = statistics.bca(estimate, samples, acceleration, level, len(self.parts))
-        return Numbers(estimate, low, high, _spread(samples))
+        return Numbers(estimate, low, high, statistics.spread_of(samples))
 
     def simultaneous(self, statistic: Statistic, level: float) -> tuple[Numbers, float]:
         """Statistics with max-T intervals, which hold for all of them at once, and their one p.
@@ -116,13 +116,9 @@ class Resamples:
         """
         estimate = self.of(statistic, self.total)[0]
         samples = self.of(statistic, self.samples)
-        error = _spread(samples)
+        error, largest, factor = statistics.studentised(estimate, samples, level, len(self.parts))
         with np.errstate(divide="ignore", invalid="ignore"):
-            deviations = np.abs(samples - estimate) / error
             observed = np.abs(estimate) / error
-        largest = np.nanmax(np.where(error > 0, deviations, 0.0), axis=1)
-        widened = statistics.small_sample_factor(level, len(self.parts))
-        factor = widened * float(np.quantile(largest, level, method="higher"))
         # Without any spread a difference is either none or beyond doubt.
         sure = np.where(estimate == 0, 0.0, np.inf)
         reach = float(np.nanmax(np.where(error > 0, observed, sure)))
@@ -141,6 +137,8 @@ class Resamples:
         known = np.isfinite(left_out)
         finite = np.where(known, left_out, 0.0)
         away = np.where(known, finite.sum(axis=0) / np.maximum(known.sum(axis=0), 1) - finite, 0.0)
+        # In units of the largest, since cubes of large numbers have no place in a float.
+        away /= np.maximum(np.abs(away).max(axis=0), np.finfo(float).tiny)
         cubes, squares = np.sum(away**3, axis=0), np.sum(away**2, axis=0) ** 1.5
         return np.divide(cubes, 6 * squares, out=np.zeros_like(cubes), where=squares > 0)
 
@@ -172,18 +170,9 @@ def _distinct(columns: Floats) -> tuple[list[int], list[int]]:
 
 
 def detectable(error: Floats, alpha: float, power: float) -> Floats:
-    """Smallest true effect that a two-sided test at `alpha` finds with `power`, by its error."""
-    return (special.ndtri(1 - alpha / 2) + special.ndtri(power)) * error
+    """Smallest true effect that a two-sided test at `alpha` finds with `power`, by its error.
 
-
-def _spread(samples: Floats) -> Floats:
-    """Standard deviation of each column; NaN where a sample is infinite, as a ratio can be."""
-    known = ~np.isnan(samples)
-    count = np.maximum(known.sum(axis=0), 2)
-    finite = np.where(np.isfinite(samples), samples, 0.0)
-    away = np.where(known, finite - finite.sum(axis=0) / count, 0.0)
-    spread = np.sqrt((away**2).sum(axis=0) / (count - 1))
-    # What differs by rounding alone does not vary.
-    scale = np.abs(finite).max(axis=0, initial=0.0)
-    spread = np.where(spread <= 1e-12 * scale, 0.0, spread)
-    return np.where(np.isinf(samples).any(axis=0), np.nan, spread)
+    NaN where nothing varies: sets that all answer alike do not tell how others would vary.
+    """
+    factor = special.ndtri(1 - alpha / 2) + special.ndtri(power)
+    return np.where(error > 0, factor * error, np.nan)

@@ -105,7 +105,7 @@ def _unasked(
 
 
 def score_results(answers: Mapping[str, Answers], config: AuditConfig) -> list[Result]:
-    """Every metric of scores, for each attribute; verdicts are given by `judge`."""
+    """Every metric of scores, for all of the answers; verdicts are given by `judge`."""
     results: list[Result] = []
     for part in (
         effects.primary_effects,
@@ -114,15 +114,21 @@ def score_results(answers: Mapping[str, Answers], config: AuditConfig) -> list[R
         rankings.skews,
         comparisons.comparisons,
     ):
-        for attribute in config.attributes:
-            results += part(answers[attribute], config)
+        for one in answers.values():
+            results += part(one, config)
     return results
 
 
 def table_answers(table: ScoreTable, config: AuditConfig) -> dict[str, Answers]:
     """A table's scores by attribute."""
     one_by_one = query_by_query(table)
-    return {name: answers_of(table, [name], one_by_one) for name in config.attributes}
+    return {"+".join(names): answers_of(table, names, one_by_one) for names in _groups(config)}
+
+
+def _groups(config: AuditConfig) -> list[list[str]]:
+    """Each attribute, and each intersection of two."""
+    pairs = itertools.combinations(config.attributes, 2)
+    return [[name] for name in config.attributes] + [list(pair) for pair in pairs]
 
 
 def table_results(
@@ -140,9 +146,7 @@ def table_results(
         for name in config.attributes:
             results += effects.primary_effects(answers[name], config)
     if PREDICTION in table.has:
-        groups = [[name] for name in config.attributes]
-        groups += [list(pair) for pair in itertools.combinations(config.attributes, 2)]
-        for names in groups:
+        for names in _groups(config):
             results += decisions.decision_metrics(decisions_of(table, names), config, None)
     judge(results, config)
     return [_plain(result) for result in results]
@@ -211,11 +215,11 @@ def _plain(result: Result) -> Result:
 
 
 def _number(value: Any) -> Any:
-    """Numbers to nine digits; JSON has no infinity, so that one is a string, and NaN is null."""
+    """Numbers to twelve digits; JSON has no infinity, so that one is a string, and NaN is null."""
     if not isinstance(value, float | np.floating):
         return int(value) if isinstance(value, np.integer) else value
     if math.isnan(value):
         return None
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
-    return float(f"{value:.9g}") + 0.0
+    return float(f"{value:.12g}") + 0.0

@@ -24,6 +24,7 @@ from cf_lab_assets.audits.answers import Answers, Floats, Integers
 from cf_lab_assets.audits.declaration import AuditConfig
 from cf_lab_assets.audits.results import (
     BIAS,
+    CONSTANT,
     FLOOR_LEVEL,
     INSUFFICIENT,
     MAX_SKEW,
@@ -41,6 +42,8 @@ TABLE_ROWS = 4096
 # NDKL needs the whole order of the first K for each relabelling, which costs K times as much as
 # their counts; this many bound its p below at a thousandth.
 NDKL_PERMUTATIONS = 999
+PERCENTILE = "cluster bootstrap over sets, percentile, extended to the estimate"
+MAX_T = "cluster bootstrap over sets, max-T over all values' shares of the top K"
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,15 @@ class Ranking:
     last: Integers
 
 
-def rank(scores: Floats) -> Ranking:
-    """Rank a pool of complete sets, (sets, values), by score, highest first."""
+def rank(scores: Floats, sets: Integers | None = None) -> Ranking:
+    """Rank a pool of complete rows, (rows, values), by score, highest first.
+
+    Args:
+        scores: of the members.
+        sets: which set each row belongs to; each to its own by default.
+    """
+    if sets is None:
+        sets = np.arange(len(scores))
     flat = scores.ravel()
     order = np.argsort(-flat, kind="stable")
     ordered = flat[order]
@@ -70,7 +80,7 @@ def rank(scores: Floats) -> Ranking:
     begins = np.flatnonzero(new)
     ends = np.r_[begins[1:], len(flat)] - 1
     width = scores.shape[1]
-    return Ranking(order // width, order % width, begins[group], ends[group])
+    return Ranking(sets[order // width], order % width, begins[group], ends[group])
 
 
 def top_places(ranking: Ranking, weights: Floats, k: int) -> Floats:
@@ -78,7 +88,7 @@ def top_places(ranking: Ranking, weights: Floats, k: int) -> Floats:
 
     Args:
         ranking: of the pool.
-        weights: how often each row is in the pool, (b, rows).
+        weights: how often each set is in the pool, (b, sets).
         k: how many places there are.
 
     Returns:
@@ -113,7 +123,7 @@ def prefix_counts(ranking: Ranking, weights: Floats, k: int, values: int) -> Flo
 
     Args:
         ranking: of the pool.
-        weights: how often each row is in the pool, (b, rows).
+        weights: how often each set is in the pool, (b, sets).
         k: how many places there are.
         values: of the attribute.
     """
@@ -206,8 +216,9 @@ def relabelled_counts(
 ) -> Floats:
     """Places in the top K by value when values are exchanged at random within each set.
 
-    Sets that hold the same places differ in nothing here, so what the exchange makes of all of
-    them together is one multinomial draw: the cost does not grow with the number of sets.
+    Rows of one set are exchanged alike, since what makes them alike is no chance. Sets that hold
+    the same places differ in nothing here, so what the exchange makes of all of them together is
+    one multinomial draw: the cost does not grow with the number of sets.
 
     Returns:
         (draws, values).
@@ -215,7 +226,7 @@ def relabelled_counts(
     places = top_places(ranking, np.ones((1, sets)), k)[0]
     inside, row = np.unique(ranking.sets[: len(places)], return_inverse=True)
     held = np.zeros((len(inside), values))
-    held[row, ranking.values[: len(places)]] = places
+    np.add.at(held, (row, ranking.values[: len(places)]), places)
     held.sort(axis=1)  # which value held what is what the exchange forgets
     orders = _orders(values, rng)
     counts = np.zeros((draws, values))
@@ -260,7 +271,13 @@ def skews(answers: Answers, config: AuditConfig) -> list[Result]:
         return [{**shared, **named, "verdict": INSUFFICIENT} for named in names]
     shared["placebo_sets"] = complete.placebo_sets
     numbers = _ranking_numbers(complete, k, config)
-    return [{**shared, **named, **number} for named, number in zip(names, numbers, strict=True)]
+    constant = [
+        prompt for prompt, same in zip(config.occupations, complete.constant, strict=True) if same
+    ]
+    return [
+        {**shared, **named, **(CONSTANT if named["prompts_plus"][0] in constant else number)}
+        for named, number in zip(names, numbers, strict=True)
+    ]
 
 
 def _named(answers: Answers, prompt: str) -> list[Result]:
@@ -296,10 +313,10 @@ def _which(named: Result) -> str | None:
 
 def _ranking_numbers(answers: Answers, k: int, config: AuditConfig) -> list[Result]:
     """Numbers of every prompt in turn, each in the order of `_named`."""
-    rows, values, prompts = answers.members.shape
+    (_, values, prompts), sets = answers.members.shape, len(answers)
     with_floor = answers.placebo_sets >= config.minimum_sets
     members, swapped = (
-        [rank(scores[:, :, column]) for column in range(prompts)]
+        [rank(scores[:, :, column], answers.sets) for column in range(prompts)]
         for scores in (answers.members, answers.swapped if with_floor else answers.members)
     )
 
@@ -307,30 +324,34 @@ def _ranking_numbers(answers: Answers, k: int, config: AuditConfig) -> list[Resu
         return np.column_stack([measured(one, weights, k, values) for one in rankings])
 
     def resample(weights: Floats) -> Floats:
-        by_row = weights if len(answers) == rows else weights[:, answers.sets]
-        ours = measure(members, by_row)
+        ours = measure(members, weights)
         if not with_floor:
             return ours
-        theirs = measure(swapped, by_row)
+        theirs = measure(swapped, weights)
         with np.errstate(invalid="ignore"):
             moved = np.abs(ours - theirs)
         # Excluded from both pools: the exchange changed nothing.
         return np.column_stack([ours, np.where(np.isnan(moved), 0.0, moved)])
 
-    estimate = measure(members, np.ones((1, rows)))[0]
+    estimate = measure(members, np.ones((1, sets)))[0]
     rng = statistics.generator(config.seed, "ranking", answers.attribute)
-    both = statistics.bootstrap(len(answers), config.bootstrap_draws, rng, resample)
+    both = statistics.bootstrap(sets, config.bootstrap_draws, rng, resample)
     ours, moved = both[:, : len(estimate)], both[:, len(estimate) :]
     floor = statistics.upper_bound(moved, FLOOR_LEVEL) if with_floor else [None] * len(estimate)
     low, high = statistics.percentile_interval(np.where(np.isnan(ours), 0.0, ours), config.level)
-    # Resampled maxima lie higher than the estimate, at worst all of them.
+    width = len(estimate) // prompts
+    for start in range(0, len(estimate), width):
+        ends = slice(start, start + 2)
+        each = slice(start + 2, start + 2 + values)
+        low[ends], high[ends] = extremes(estimate[each], ours[:, each], config.level, sets)
+    # A resample is less even than the pool it is from, so that its divergence lies higher.
     low, high = np.fmin(low, estimate), np.fmax(high, estimate)
     rng = statistics.generator(config.seed, "relabel", answers.attribute)
-    counts = [top_counts(one, np.ones((1, rows)), k, values)[0] for one in members]
+    counts = [top_counts(one, np.ones((1, sets)), k, values)[0] for one in members]
     results: list[Result] = []
     for prompt, one in enumerate(members):
-        part = slice(prompt * len(estimate) // prompts, (prompt + 1) * len(estimate) // prompts)
-        against = against_chance(one, estimate[part], k, rows, values, config, rng)
+        part = slice(prompt * width, (prompt + 1) * width)
+        against = against_chance(one, estimate[part], k, sets, values, config, rng)
         for column, number in enumerate(against):
             i = part.start + column
             results.append(
@@ -339,8 +360,7 @@ def _ranking_numbers(answers: Answers, k: int, config: AuditConfig) -> list[Resu
                     "ci_low": low[i],
                     "ci_high": high[i],
                     "ci_level": config.level,
-                    "ci_method": "cluster bootstrap over sets, percentile, extended to the "
-                    "estimate",
+                    "ci_method": MAX_T if column < 2 else PERCENTILE,
                     **number,
                     "p_method": "within-set exchange of values, monte-carlo",
                     "placebo_floor": floor[i],
@@ -348,6 +368,32 @@ def _ranking_numbers(answers: Answers, k: int, config: AuditConfig) -> list[Resu
                 }
             )
     return results
+
+
+def extremes(
+    skews: Floats, samples: Floats, level: float, sets: int
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Lower and then upper ends of the intervals of MaxSkew and MinSkew.
+
+    A resampled maximum lies above the true one wherever values are close, so that its own
+    quantiles don't cover it. Max-T intervals of all values' shares of the top K do, together, and
+    the greatest share lies between the greatest of their lower and of their upper ends.
+
+    Args:
+        skews: of each value, (values,).
+        samples: of the same on resampled sets, (draws, values).
+        level: of the intervals.
+        sets: how many there are.
+    """
+    # On the scale on which the spread of a share does not follow its size.
+    angle, drawn = (np.arcsin(np.sqrt(np.exp(one) / len(skews))) for one in (skews, samples))
+    half = statistics.simultaneous_half(angle, drawn, level, sets)
+    with np.errstate(divide="ignore"):
+        below, above = (
+            np.log(np.sin(np.clip(end, 0.0, np.pi / 2)) ** 2 * len(skews))
+            for end in (angle - half, angle + half)
+        )
+    return (below.max(), below.min()), (above.max(), above.min())
 
 
 def measured(ranking: Ranking, weights: Floats, k: int, values: int) -> Floats:
@@ -360,17 +406,17 @@ def against_chance(
     ranking: Ranking,
     estimate: Floats,
     k: int,
-    rows: int,
+    sets: int,
     values: int,
     config: AuditConfig,
     rng: np.random.Generator,
 ) -> list[Result]:
     """p, value of no effect and MDE of each column, NDKL's last, under exchange of values."""
-    counts = relabelled_counts(ranking, k, rows, values, config.permutations, rng)
+    counts = relabelled_counts(ranking, k, sets, values, config.permutations, rng)
     null = statistics_of(counts)
     null = np.where(np.isnan(null), 0.0, null)
     draws = min(config.permutations, NDKL_PERMUTATIONS)
-    orders = relabelled_prefixes(ranking, k, rows, values, draws, rng)
+    orders = relabelled_prefixes(ranking, k, sets, values, draws, rng)
     divergences = np.concatenate([ndkl(block) for block in orders])[:, None]
     p = ranking_p(estimate[:-1], null)
     p = np.append(p, (1 + (divergences >= estimate[-1] - 1e-9).sum()) / (1 + draws))

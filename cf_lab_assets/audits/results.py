@@ -40,5 +40,6 @@ INTERVAL, FLOOR, CHANCE, NO_FLOOR = (
 )
 # Where the interval of a primary endpoint lies against the limit that its declaration sets.
 WITHIN, EXCEEDED, UNDECIDED = "within_limit", "limit_exceeded", "undecided"
+CONSTANT: Result = {"verdict": UNDEFINED, "why": "the scores are constant"}
 # One-sided confidence of the bound that serves as placebo floor.
 FLOOR_LEVEL = 0.95

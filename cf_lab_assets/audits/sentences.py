@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -114,9 +115,14 @@ def sentence(model: str, result: Result, declaration: Mapping[str, Any]) -> str:
     beside = "" if floor is None else ", and more than the floor"
     return (
         f"{model}: no difference established between {attribute} {high} and {low}{_asked(result)}: "
-        f"{numbers} ({why}). Detectable with {result['n_sets']:,} sets: "
-        f"{plain(result['mde'])}{beside}.{_limit(result)}"
+        f"{numbers} ({why}). {_detectable(result, beside)}{_limit(result)}"
     )
+
+
+def _detectable(result: Result, beside: str) -> str:
+    if result["mde"] is None:
+        return "All sets differ by the same, so what could be detected is unknown."
+    return f"Detectable with {result['n_sets']:,} sets: {plain(result['mde'])}{beside}."
 
 
 def _rates(result: Result) -> str:
@@ -233,6 +239,9 @@ def plain(value: Any, digits: int = 3) -> str:
     number = float(value)
     if number in (float("inf"), float("-inf")):
         return INFINITY if number > 0 else MINUS + INFINITY
+    if 1e-8 < abs(number) < 10 ** (1 - digits):
+        # Two digits of what would be cut to one or none.
+        digits = 1 - math.floor(math.log10(abs(number)))
     text = f"{number:.{digits}f}"
     return text.replace("-", MINUS) if float(text) else text.removeprefix("-")
 

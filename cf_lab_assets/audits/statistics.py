@@ -107,25 +107,6 @@ def upper_bound(samples: Floats, level: float) -> Floats:
     return np.quantile(samples, level, axis=0, method="higher")
 
 
-def bca_interval(values: Floats, samples: Floats, level: float) -> tuple[Floats, Floats]:
-    """BCa interval of means, for each column.
-
-    The acceleration comes from the jackknife, which for a mean is a sixth of the skewness of
-    the values over the root of their number.
-
-    Args:
-        values: (sets, t).
-        samples: `bootstrap_means` of them, (draws, t).
-        level: of the interval.
-    """
-    estimate = values.mean(axis=0)
-    centred = values - estimate
-    spread = np.sum(centred**2, axis=0) ** 1.5
-    skewness = np.sum(centred**3, axis=0)
-    acceleration = np.divide(skewness, 6 * spread, out=np.zeros_like(spread), where=spread > 0)
-    return bca(estimate, samples, acceleration, level, len(values))
-
-
 def small_sample_factor(level: float, sets: int) -> float:
     """How much wider an interval of few sets must be than the bootstrap makes it.
 
@@ -137,6 +118,42 @@ def small_sample_factor(level: float, sets: int) -> float:
         return 1.0
     normal, student = special.ndtri(0.5 + level / 2), special.stdtrit(sets - 1, 0.5 + level / 2)
     return float(student / normal * np.sqrt(sets / (sets - 1)))
+
+
+def studentised(
+    estimate: Floats, samples: Floats, level: float, sets: int
+) -> tuple[Floats, Floats, float]:
+    """What max-T needs of some statistics (single-step, Westfall & Young 1993).
+
+    Returns:
+        Standard errors, (t,), the largest studentised deviation of each sample, (draws,), and the
+        factor of the errors that makes intervals which hold for all statistics at once.
+    """
+    error = spread_of(samples)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        deviations = np.abs(samples - estimate) / error
+    largest = np.nanmax(np.where(error > 0, deviations, 0.0), axis=1)
+    widened = small_sample_factor(level, sets)
+    return error, largest, widened * float(np.quantile(largest, level, method="higher"))
+
+
+def simultaneous_half(estimate: Floats, samples: Floats, level: float, sets: int) -> Floats:
+    """Half widths, (t,), of intervals that hold for all statistics at once."""
+    error, _, factor = studentised(estimate, samples, level, sets)
+    return factor * error
+
+
+def spread_of(samples: Floats) -> Floats:
+    """Standard deviation of each column; NaN where a sample is infinite, as a ratio can be."""
+    known = ~np.isnan(samples)
+    count = np.maximum(known.sum(axis=0), 2)
+    finite = np.where(np.isfinite(samples), samples, 0.0)
+    away = np.where(known, finite - finite.sum(axis=0) / count, 0.0)
+    spread = np.sqrt((away**2).sum(axis=0) / (count - 1))
+    # What differs by rounding alone does not vary.
+    scale = np.abs(finite).max(axis=0, initial=0.0)
+    spread = np.where(spread <= 1e-12 * scale, 0.0, spread)
+    return np.where(np.isinf(samples).any(axis=0), np.nan, spread)
 
 
 def bca(
@@ -232,15 +249,6 @@ def benjamini_hochberg(p: Floats) -> Floats:
     q = np.empty(len(p))
     q[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
     return q
-
-
-def minimum_detectable_effect(values: Floats, alpha: float, power: float) -> Floats:
-    """The smallest true mean that a two-sided test at `alpha` finds with `power`.
-
-    (z_{1 - alpha/2} + z_{power}) times the standard error, for each column of (sets, t).
-    """
-    error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
-    return (special.ndtri(1 - alpha / 2) + special.ndtri(power)) * error
 
 
 def wilson_interval(hits: int, offered: int, level: float) -> tuple[float, float]:

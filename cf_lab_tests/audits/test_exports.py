@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
 from pathlib import Path
@@ -21,6 +22,9 @@ from cf_lab_resources.credentials.home_key import home_test_key
 from cf_lab_resources.credentials.keys import SigningKey
 from cf_lab_tests.audits.test_table import frame, written
 
+# A new key's certificate is valid from today on.
+TODAY = datetime.datetime.now(datetime.UTC).date()
+
 
 @pytest.fixture(scope="module")
 def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
@@ -32,7 +36,7 @@ def made(
 ) -> dict[str, bytes]:
     path = written(folder, rows)
     document, table = table_audit.audit_table(path, table_audit.Choices(**choices))  # type: ignore[arg-type]
-    reporting = table_audit.Reporting(key, "2026-11-25", about or About())
+    reporting = table_audit.Reporting(key, TODAY.isoformat(), about or About())
     return table_audit.report_files(path, document, table, reporting)
 
 
@@ -72,7 +76,7 @@ def test_the_same_table_gives_the_same_body_on_another_day(tmp_path: Path, key: 
                 "report.json"
             ]
         )["body_sha256"]
-        for day in ("2026-11-25", "2026-11-26")
+        for day in (TODAY.isoformat(), (TODAY + datetime.timedelta(days=1)).isoformat())
     }
     assert len(bodies) == 1
 

@@ -351,3 +351,64 @@ def test_constant_scores_have_no_effect_size_and_say_why() -> None:
     constant = one(results, "weat_effect_size")
     assert (constant["verdict"], constant["why"]) == ("undefined", "the scores are constant")
     assert "estimate" not in constant
+
+
+def decided(woman: np.ndarray, man: np.ndarray) -> Decisions:
+    """Decisions of one row a set, NaN where a set has no such member."""
+    both = np.column_stack([woman, man]).astype(float)
+    nobody = np.zeros(both.shape, dtype=bool)
+    return Decisions(
+        attribute="gender",
+        values=("woman", "man"),
+        sets=np.arange(len(both)),
+        decided=both,
+        abstained=nobody,
+        labels=np.full(both.shape, np.nan),
+        unanswerable=nobody,
+        placebo_flips=np.empty((0, 1)),
+    )
+
+
+def metric(found: list[Result], name: str) -> Result:
+    return next(one for one in found if one["metric"] == name)
+
+
+def test_the_stronger_of_two_parity_ratios_is_not_the_less_certain() -> None:
+    # Rates of 0 in some resamples made the p of the ratio grow with the bias.
+    ps = []
+    for hits in (1, 2, 3):
+        man = np.arange(60) < hits
+        found = decision_metrics(decided(np.arange(60)[::-1] < 20, man), config(), None)
+        ratio = metric(found, "demographic_parity_ratio")
+        assert ratio["estimate"] == pytest.approx(hits / 20)
+        assert 0.001 < ratio["ci_low"] < hits / 20 < ratio["ci_high"] < 1
+        assert ratio["p"] == metric(found, "demographic_parity_difference")["p"]
+        ps.append(ratio["p"])
+    assert max(ps) < 0.05
+
+
+def test_what_no_set_compares_has_no_p() -> None:
+    half = np.arange(200) < 100
+    woman = np.where(half, np.arange(200) % 10 < 7, np.nan)
+    man = np.where(half, np.nan, np.arange(200) % 10 < 2)
+    found = decision_metrics(decided(woman, man), config(), None)
+    for name in ("selection_rate_difference", "disparate_impact"):
+        one = metric(found, name)
+        assert (one["verdict"], one["n_sets"]) == ("insufficient", 0)
+        assert "p" not in one
+    assert metric(found, "demographic_parity_difference")["p"] < 0.05
+
+
+def test_sets_that_all_answer_alike_are_not_certainty() -> None:
+    found = decision_metrics(decided(np.ones(20), np.ones(20)), config(), None)
+    rate, gap = metric(found, "selection_rate"), metric(found, "selection_rate_difference")
+    # Wilson's lower end for 20 of 20, by hand: 20 / (20 + 1.96**2).
+    assert rate["ci_low"] == pytest.approx(20 / (20 + 1.959964**2), abs=1e-6)
+    assert rate["ci_high"] == 1.0
+    assert gap["ci_low"] < -0.15 < 0.15 < gap["ci_high"]
+    assert math.isnan(gap["mde"])
+    # Nobody of one group: the ratio has no end.
+    nobody = decision_metrics(decided(np.zeros(60), np.arange(60) < 20), config(), None)
+    impact = metric(nobody, "disparate_impact")
+    assert (impact["verdict"], impact["estimate"]) == ("descriptive", math.inf)
+    assert "never selected" in impact["why"]

@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from scipy import stats
 
-from cf_lab_assets.audits import metrics, rankings, statistics
+from cf_lab_assets.audits import comparisons, metrics, rankings, statistics
+from cf_lab_assets.audits.answers import Answers
 from cf_lab_assets.audits.declaration import AuditConfig
 from cf_lab_assets.audits.errors import AuditError
 from cf_lab_tests.audits.synthetic import SMALL, noisy, responses
@@ -301,3 +303,89 @@ def test_a_bootstrap_draw_of_a_ranking_is_the_headline_statistic_on_that_draw() 
 def test_the_small_declaration_is_hashed_by_content() -> None:
     assert SMALL.hash == SMALL.model_copy().hash
     assert SMALL.hash != SMALL.model_copy(update={"alpha": 0.01}).hash
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_intervals_of_extreme_skews_cover_the_truth(shift: float) -> None:
+    # Six values of which one is moved. A percentile interval of the maximum holds 0 % at 0.0.
+    rng, values, sets, studies = np.random.default_rng(21), 6, 100, 120
+    away = np.eye(values)[0] * shift
+
+    def skews(pool: np.ndarray, k: int) -> np.ndarray:
+        ones = np.ones((1, len(pool)))
+        return rankings.skew_of(rankings.top_counts(rankings.rank(pool), ones, k, values))[0]
+
+    truth = skews(rng.normal(size=(100_000, values)) + away, 60_000)
+    covered = np.zeros(2)
+    for _ in range(studies):
+        pool = rng.normal(size=(sets, values)) + away
+        ranking = rankings.rank(pool)
+        samples = np.concatenate(
+            [
+                rankings.skew_of(rankings.top_counts(ranking, block, 60, values))
+                for block in statistics.resampled(sets, 300, rng)
+            ]
+        )
+        low, high = rankings.extremes(skews(pool, 60), samples, 0.95, sets)
+        for end, true in enumerate((truth.max(), truth.min())):
+            covered[end] += low[end] <= true <= high[end]
+    assert (covered >= 0.9 * studies).all(), covered / studies
+
+
+def pooled(rows_a_set: int, sets: int, rng: np.random.Generator) -> Answers:
+    """Sets whose members have each a level of its own on all their rows, and no bias."""
+    levels = rng.normal(size=(sets, 2))
+    members = np.repeat(levels, rows_a_set, axis=0) + 0.1 * rng.normal(size=(sets * rows_a_set, 2))
+    rows = len(members)
+    return Answers(
+        "gender",
+        ("woman", "man"),
+        np.repeat(np.arange(sets), rows_a_set),
+        members[:, :, None],
+        np.full(rows, -1),
+        np.full((rows, 1), np.nan),
+    )
+
+
+def test_rows_of_one_set_are_exchanged_together() -> None:
+    # 30 sets of 40 questions each: exchanged row by row, the least p is below 0.05 in 70 of 100.
+    config = AuditConfig(
+        occupations=("any",),
+        attributes={"gender": ("woman", "man")},
+        primary=(),
+        questions=(),
+        permutations=399,
+        bootstrap_draws=200,
+    )
+    studies, below = 60, {"ndkl": 0, "bias_at_k": 0, "first_in_set": 0}
+    for study in range(studies):
+        answers = pooled(40, 30, np.random.default_rng(study))
+        found = rankings.skews(answers, config) + comparisons.comparisons(answers, config)
+        for one in found:
+            if one["metric"] in below and one.get("value") != "man":
+                below[one["metric"]] += one["p"] < 0.05
+    limit = stats.binom.ppf(0.9999, studies, 0.05)
+    assert all(count <= limit for count in below.values()), below
+
+
+def test_far_from_zero_the_effect_size_keeps_its_digits() -> None:
+    rng = np.random.default_rng(22)
+    members = rng.normal(size=(60, 2, 1)) + np.array([0.0, 1.0])[None, :, None]
+    sizes = []
+    for offset in (0.0, 1e6):
+        answers = Answers(
+            "gender",
+            ("woman", "man"),
+            np.arange(60),
+            members + offset,
+            np.full(60, -1),
+            np.full((60, 1), np.nan),
+        )
+        config = AuditConfig(
+            occupations=("any",), attributes={"gender": ("woman", "man")}, primary=(), questions=()
+        )
+        found = comparisons.comparisons(answers, config)
+        sizes.append(next(one["estimate"] for one in found if one["metric"] == "weat_effect_size"))
+    both = members.ravel()
+    by_hand = (members[:, 1].mean() - members[:, 0].mean()) / both.std(ddof=1)
+    assert sizes == pytest.approx([by_hand, by_hand], rel=1e-8)

@@ -271,7 +271,14 @@ def test_what_was_offered_is_unknown_and_not_zero_without_tables() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(None, "\u2013"), ("-inf", "\u2212\u221e"), (-0.0001, "0.000"), (-0.25, "\u22120.250")],
+    [
+        (None, "\u2013"),
+        ("-inf", "\u2212\u221e"),
+        (0.0, "0.000"),
+        (-1e-9, "0.000"),
+        (-0.000123, "\u22120.00012"),
+        (-0.25, "\u22120.250"),
+    ],
 )
 def test_numbers_for_people(value: Any, shown: str) -> None:
     assert sentences.plain(value) == shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +23,9 @@ from cf_lab_resources.credentials import documents
 from cf_lab_resources.credentials.home_key import home_test_key
 from cf_lab_resources.credentials.keys import SigningKey
 
-DAY = "2026-11-25"
+# A new key's certificate is valid from today on.
+TODAY = datetime.datetime.now(datetime.UTC).date()
+DAY, NEXT_DAY = TODAY.isoformat(), (TODAY + datetime.timedelta(days=1)).isoformat()
 FILES = {"report.html": b"<p>page</p>", "results.csv": b"id\n1\n"}
 
 
@@ -88,7 +91,7 @@ def _changed_context(made: dict[str, Any]) -> None:
 
 
 def _changed_statement(made: dict[str, Any]) -> None:
-    made["signatures"][0]["statement"]["signed_on"] = "2026-11-26"
+    made["signatures"][0]["statement"]["signed_on"] = NEXT_DAY
 
 
 def _no_longer_a_test_key(made: dict[str, Any]) -> None:
@@ -147,8 +150,8 @@ def test_the_same_key_does_not_sign_the_same_twice(key: SigningKey, tmp_path: Pa
     first = signature.signed(unsigned(), key, FILES, DAY)
     again = signature.signed(unsigned(), key, FILES, "2027-01-01", first)
     assert again == first
-    changed = signature.signed(unsigned(), key, {}, "2026-11-26", first)
-    assert changed["signatures"][0]["statement"]["signed_on"] == "2026-11-26"
+    changed = signature.signed(unsigned(), key, {}, NEXT_DAY, first)
+    assert changed["signatures"][0]["statement"]["signed_on"] == NEXT_DAY
     other = signature.signed(unsigned(), home_test_key(tmp_path / "other"), FILES, DAY, first)
     assert other["signatures"] != first["signatures"]
 

@@ -7,10 +7,17 @@ import pytest
 from scipy import stats
 
 from cf_lab_assets.audits import statistics as st
+from cf_lab_assets.audits.estimation import Numbers, Resamples, detectable
 
 
 def rng(*labels: object) -> np.random.Generator:
     return st.generator(11, *labels)
+
+
+def means(values: st.Floats, draws: int, *labels: object) -> Numbers:
+    """Means of columns over sets, with the intervals that reports give."""
+    drawn = Resamples({"sum": values, "n": np.ones((len(values), 1))}, draws, rng(*labels))
+    return drawn.smooth(lambda sums: sums["sum"] / sums["n"], 0.95)
 
 
 def binomial_band(n: int, p: float, outside: float = 1e-4) -> tuple[int, int]:
@@ -24,9 +31,8 @@ def test_intervals_of_few_sets_hold_as_often_as_they_say(sets: int) -> None:
     # A thousand studies at once, a column each; unwidened, 20 sets hold 92 %.
     studies = 1000
     values = rng("coverage", sets).normal(size=(sets, studies))
-    samples = st.bootstrap_means(values, 2000, rng("samples", sets))
-    low, high = st.bca_interval(values, samples, 0.95)
-    held = int(((low <= 0) & (high >= 0)).sum())
+    found = means(values, 2000, "samples", sets)
+    held = int(((found.low <= 0) & (found.high >= 0)).sum())
     least, most = binomial_band(studies, 0.95)
     assert least <= held <= most
 
@@ -49,8 +55,9 @@ def test_every_resample_holds_as_many_sets_as_there_are(monkeypatch: pytest.Monk
 def test_bootstrap_of_a_constant_is_that_constant() -> None:
     samples = st.bootstrap_means(np.full((9, 2), 3.0), 100, rng())
     np.testing.assert_allclose(samples, 3.0)
-    low, high = st.bca_interval(np.full((9, 2), 3.0), samples, 0.95)
-    np.testing.assert_allclose([low, high], 3.0)
+    found = means(np.full((9, 2), 3.0), 100)
+    np.testing.assert_allclose([found.low, found.high], 3.0)
+    assert np.isnan(detectable(found.error, 0.05, 0.8)).all()
 
 
 def test_bootstrap_spread_is_the_standard_error() -> None:
@@ -86,9 +93,8 @@ def test_bca_intervals_cover_the_truth_as_often_as_they_say(shape: str) -> None:
     covered = total = 0
     for part in range(2):
         values = draw()
-        samples = st.bootstrap_means(values, 1000, rng("draws", shape, part))
-        low, high = st.bca_interval(values, samples, 0.95)
-        covered += int(((low <= 0.3) & (high >= 0.3)).sum())
+        found = means(values, 1000, "draws", shape, part)
+        covered += int(((found.low <= 0.3) & (found.high >= 0.3)).sum())
         total += studies
     # At 80 sets bootstrap intervals of a mean are known to be about one point short.
     least, _ = binomial_band(total, 0.935)
@@ -135,7 +141,8 @@ def test_p_is_uniform_where_there_is_nothing_to_find() -> None:
 
 def test_a_planted_shift_is_recovered_and_its_power_is_as_stated() -> None:
     sets, studies, noise = 60, 800, 1.0
-    mde = st.minimum_detectable_effect(rng("pilot").normal(0, noise, (sets, 1)), 0.05, 0.8)
+    pilot = means(rng("pilot").normal(0, noise, (sets, 1)), 2000, "pilot draws")
+    mde = detectable(pilot.error, 0.05, 0.8)
     true = (1.959964 + 0.841621) * noise / np.sqrt(sets)
     assert mde[0] == pytest.approx(true, rel=0.25)
     values = rng("planted").normal(true, noise, (sets, studies))

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import datetime
 import json
 import re
 from pathlib import Path
@@ -48,10 +49,11 @@ def files(tmp_path_factory):
     material = report.Material(data.of_dataset(MANIFEST, [], made[0]["counts"]))
     key = home_test_key(folder / "signing")
     first = report.build(made, material, "2026-11-01")
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
     later = report.build(
-        made, dataclasses.replace(material, calibration={"coverage": 0.95}), "2026-11-25", [first]
+        made, dataclasses.replace(material, calibration={"coverage": 0.95}), today, [first]
     )
-    for name, content in bundle.files(later, key, "2026-11-25").items():
+    for name, content in bundle.files(later, key, today).items():
         (folder / name).write_bytes(content)
     return folder
 

@@ -4,9 +4,9 @@
 
 For each seed: portraits that nothing was trained on, taken in, edited, filtered and audited as the
 lab does it, without Dagster. The skewed model has its bias planted on both primary endpoints, the
-balanced one on neither. An endpoint is flagged where the effect is found and its whole interval lies
-beyond the declared limit; effects that are found and smaller stand in a column of their own, as
-training on finite data leaves small ones even in the balanced model.
+balanced one on neither. An endpoint is flagged where the effect is found and its whole interval
+lies beyond the declared limit; effects that are found and smaller stand in a column of their own,
+as training on finite data leaves small ones even in the balanced model.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def alert_of_failed_checks(context: dg.SensorEvaluationContext) -> dg.SensorResu
                 dg.DagsterEventType.ASSET_CHECK_EVALUATION,
                 dg.DagsterEventType.FRESHNESS_STATE_CHANGE,
             )
-            for record in context.instance.get_event_records(
+            for record in storage.get_event_records(
                 dg.EventRecordsFilter(kind, after_cursor=after), EVENTS_A_TICK, ascending=True
             )
         ),

@@ -203,7 +203,7 @@ def evaluate(
 
 
 def _waived(gate: Gate, result: GateResult, staged: Staged) -> GateResult:
-    """A failure as a waiver of it leaves it; one that the report does not show leaves it as it is."""
+    """A failure as a waiver of it leaves it; one that the report does not show changes nothing."""
     given = [one for one in staged.waivers if one.gate == gate.name]
     if result.passed or not gate.waivable or not given:
         return result

@@ -89,7 +89,7 @@ def roll_back() -> None:
 
 
 @dg.sensor(
-    job=roll_back,
+    job_name="roll_back",
     minimum_interval_seconds=INTERVAL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Goes back to the release before, once, where a gate of the current one has "

@@ -9,6 +9,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
 
 from cf_lab_assets.audits.dataset_report import in_force
 from cf_lab_assets.releases import assets, candidate, checks
@@ -118,7 +121,7 @@ def test_a_waiver_that_ended_since_the_gates_passed_refuses_by_hand_too(
             check_name=QUALITY,
             passed=True,
             metadata={"waived_until": yesterday},
-            target_materialization_data=dg.AssetCheckEvaluationTargetMaterializationData(
+            target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
                 storage_id=record.storage_id,
                 run_id=record.run_id,
                 timestamp=record.timestamp,

@@ -11,8 +11,10 @@ from datetime import timedelta
 
 import dagster as dg
 
-from cf_lab_assets import names
+from cf_lab_assets import alerting, names
 from cf_lab_assets.models import checks as model_checks
+from cf_lab_assets.releases import checks as release_checks
+from cf_lab_assets.releases import withdrawal
 from cf_lab_assets.sources.sensors import incoming_sensor
 
 MAKE_COUNTERFACTUALS = "make_counterfactuals"
@@ -22,6 +24,7 @@ PUBLISH = "publish"
 BACK_UP = "back_up"
 TRAIN_STARTER = "train_starter"
 VERIFY_MODELS = "verify_models"
+VERIFY_RELEASE = "verify_release"
 
 _BY_BATCH = [
     names.SOURCE_PAIRS,
@@ -87,6 +90,12 @@ JOBS = [
         dg.AssetSelection.checks(model_checks.every_file_is_the_one_on_record),
         description="Hashes every file of every model in use anew, and makes nothing.",
     ),
+    dg.define_asset_job(
+        VERIFY_RELEASE,
+        dg.AssetSelection.checks(release_checks.every_gate_still_holds),
+        description="Judges the current release anew, and makes nothing.",
+    ),
+    withdrawal.roll_back,
 ]
 
 SCHEDULES = [
@@ -110,10 +119,20 @@ SCHEDULES = [
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Looks each night whether the models' files are still the ones on record.",
     ),
+    dg.ScheduleDefinition(
+        name="daily_release_verification",
+        job_name=VERIFY_RELEASE,
+        cron_schedule="30 5 * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Looks each night whether every gate still holds on the current release.",
+    ),
 ]
 
 SENSORS = [
     incoming_sensor(MAKE_COUNTERFACTUALS),
+    withdrawal.withdraw_failed_release,
+    alerting.alert_of_failed_checks,
+    alerting.alert_of_failed_runs,
     dg.AutomationConditionSensorDefinition(
         "follow_upstream",
         target=dg.AssetSelection.assets(*_FOLLOWS, *_GATED),

@@ -513,13 +513,52 @@ def release_show(
 @release_app.command("rollback")
 def release_rollback(
     to: Annotated[str | None, typer.Option(help="A release id; the one before.")] = None,
+    reason: Annotated[str, typer.Option(help="Kept with the release's events.")] = "",
 ) -> None:
     """Make an earlier release current again and withdraw the current one."""
     from cf_lab_assets.releases.pointer import rollback
 
     with opened() as lab:
-        now = rollback(lab.catalog, lab.cache, to=to)
+        now = rollback(lab.catalog, lab.cache, to=to, reason=reason)
         print(f"release {now.release_id} is current")
+
+
+@release_app.command("waive")
+def release_waive(
+    gate: Annotated[str, typer.Argument(help="A gate that may be waived.")],
+    by: Annotated[str, typer.Option(help="Who answers for it.")],
+    reason: Annotated[str, typer.Option(help="Why.")],
+    until: Annotated[
+        datetime.datetime, typer.Option(formats=["%Y-%m-%d"], help="The last day, UTC.")
+    ],
+) -> None:
+    """Let releases through for a while although a gate fails; the report shows it."""
+    from cf_lab_assets.releases.waivers import grant
+
+    with opened() as lab:
+        waiver = grant(lab.catalog, gate, by, reason, until.date())
+        print(f"waiver {waiver.waiver_id}: {gate} may fail until {waiver.until}, by {by}")
+        print("it counts once audits/bias_report, then releases/candidate are materialised anew")
+
+
+@release_app.command("unwaive")
+def release_unwaive(waiver_id: Annotated[int, typer.Argument(help="Its number.")]) -> None:
+    """Take a waiver back."""
+    with opened() as lab:
+        lab.catalog.migrate()
+        waiver = lab.catalog.revoke_waiver(waiver_id)
+        print(f"waiver {waiver.waiver_id} of {waiver.gate} no longer counts")
+
+
+@release_app.command("waivers")
+def release_waivers() -> None:
+    """All waivers ever given."""
+    with opened() as lab:
+        lab.catalog.migrate()
+        for one in lab.catalog.waivers():
+            state = f"taken back {one.revoked_at:%Y-%m-%d}" if one.revoked_at else "stands"
+            print(f"{one.waiver_id}  {one.gate}  until {one.until}  {state}")
+            print(f"   {one.person}: {one.reason}")
 
 
 @backup_app.command("now")

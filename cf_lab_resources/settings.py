@@ -34,6 +34,7 @@ C2PA_KEY_VARIABLE = "CF_LAB_C2PA_KEY"
 C2PA_CERTIFICATE_VARIABLE = "CF_LAB_C2PA_CERTIFICATE"
 DATASET_LICENSE_VARIABLE = "CF_LAB_DATASET_LICENSE"
 DATASET_PUBLISHER_VARIABLE = "CF_LAB_DATASET_PUBLISHER"
+ALERT_VARIABLE = "CF_LAB_ALERT_URL"
 
 DEFAULT_HOME = ".cf_lab"
 DEFAULT_EDITOR = "starter://editor"
@@ -76,6 +77,7 @@ class Settings:
         c2pa_certificate: PEM file of its certificate chain, the key's own certificate first.
         dataset_license: SPDX identifier or URL of the packaged dataset's licence.
         dataset_publisher: Who publishes the packaged dataset.
+        alert_url: Where alerts are posted; None for nowhere.
     """
 
     home: Path
@@ -91,6 +93,7 @@ class Settings:
     c2pa_certificate: Path | None = None
     dataset_license: str | None = None
     dataset_publisher: str | None = None
+    alert_url: str | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -126,6 +129,7 @@ class Settings:
             c2pa_certificate=_file(value(C2PA_CERTIFICATE_VARIABLE)),
             dataset_license=_line(DATASET_LICENSE_VARIABLE, value(DATASET_LICENSE_VARIABLE)),
             dataset_publisher=_line(DATASET_PUBLISHER_VARIABLE, value(DATASET_PUBLISHER_VARIABLE)),
+            alert_url=_web_url(ALERT_VARIABLE, value(ALERT_VARIABLE)),
         )
 
     @property
@@ -199,6 +203,16 @@ def audited_models(environ: Mapping[str, str] = os.environ) -> tuple[AuditedUri,
 
 def _folder_url(folder: Path) -> str:
     return folder.as_uri()
+
+
+def _web_url(variable: str, url: str | None) -> str | None:
+    if url is not None:
+        example = "http://alertmanager:9093/api/v2/alerts"
+        parts = _parts(variable, url, ("http", "https"), example)
+        _check_port(variable, parts, example)
+        if not parts.hostname:
+            raise SettingsError(f"{variable}: it names no host; write it like {example}.")
+    return url
 
 
 def _file(path: str | None) -> Path | None:

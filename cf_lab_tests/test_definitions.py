@@ -158,8 +158,15 @@ def test_jobs_schedules_and_sensors_are_there():
         "daily_refresh",
         "daily_backup",
         "daily_model_verification",
+        "daily_release_verification",
     }
-    assert {"incoming_deliveries", "follow_upstream"} <= {s.name for s in repository.sensor_defs}
+    assert {sensor.name for sensor in repository.sensor_defs} == {
+        "incoming_deliveries",
+        "follow_upstream",
+        "withdraw_failed_release",
+        "alert_of_failed_checks",
+        "alert_of_failed_runs",
+    }
     for name in (
         "make_counterfactuals",
         "make_dataset",
@@ -167,6 +174,8 @@ def test_jobs_schedules_and_sensors_are_there():
         "publish",
         "back_up",
         "verify_models",
+        "verify_release",
+        "roll_back",
     ):
         assert DEFS.resolve_job_def(name).executor_def is dg.in_process_executor
 

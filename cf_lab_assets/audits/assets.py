@@ -3,6 +3,7 @@
 Annotations are evaluated here: Dagster does not resolve the string form of a `config`'s.
 """
 
+import datetime
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pydantic import Field
 from cf_lab_assets import names
 from cf_lab_assets.audits import checks, store
 from cf_lab_assets.audits.results import PRIMARY
-from cf_lab_resources.dagster import BucketResource, PublicationResource
+from cf_lab_resources.dagster import BucketResource, CatalogResource, PublicationResource
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
@@ -234,7 +235,10 @@ def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.Materia
     check_specs=checks.REPORT_CHECKS,
 )
 def bias_report(
-    context: dg.AssetExecutionContext, bucket: BucketResource, publication: PublicationResource
+    context: dg.AssetExecutionContext,
+    bucket: BucketResource,
+    publication: PublicationResource,
+    catalog: CatalogResource,
 ) -> dg.MaterializeResult:
     """The signed bias report over all audited models: page, JSON, CSVs and a summary."""
     from cf_lab_assets.audits import dataset_report, figures
@@ -252,7 +256,12 @@ def bias_report(
             )
             for name in audited
         ]
-        making = dataset_report.Making(publication.open().key, _today(), context.run.run_id)
+        with catalog.open() as opened_catalog:
+            opened_catalog.migrate()
+            waivers = opened_catalog.waivers()
+        making = dataset_report.Making(
+            publication.open().key, _today(), context.run.run_id, waivers
+        )
         drawn = _drawn_sets(opened, manifest)
         built = dataset_report.make(opened, manifest, computed, drawn, making)
     body = built["body"]
@@ -305,10 +314,8 @@ def _drawn_sets(bucket: "Bucket", manifest: Mapping[str, Any]) -> list[Any] | No
     ]
 
 
-def _today() -> str:
-    import datetime
-
-    return datetime.datetime.now(datetime.UTC).date().isoformat()
+def _today() -> datetime.date:
+    return datetime.datetime.now(datetime.UTC).date()
 
 
 def _list_of(headlines: list[dict[str, str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from cf_lab_resources.bucket import Bucket
+    from cf_lab_resources.catalog import Waiver
     from cf_lab_resources.credentials.keys import SigningKey
 
 # Of the responses, what scores are read from.
@@ -31,11 +33,12 @@ PICTURE_COLUMNS = ["set_id", "value", "image_key", "source_image_key"]
 
 @dataclass(frozen=True)
 class Making:
-    """Who makes a report, when, and in which run."""
+    """Who makes a report, on which day, in which run, and what waivers of gates were given."""
 
     key: SigningKey
-    day: str
+    day: datetime.date
     run_id: str | None = None
+    waivers: Sequence[Waiver] = ()
 
 
 def make(
@@ -64,19 +67,35 @@ def make(
     sets = store.read_table(
         bucket, store.dataset_key(dataset_hash, "sets.parquet"), "counterfactuals/dataset"
     )
-    material = _material(bucket, manifest, metrics, data.acceptance_cells(sets, drawn))
+    cells = data.acceptance_cells(sets, drawn)
+    material = _material(bucket, manifest, metrics, cells, in_force(making.waivers, making.day))
     made_before, before = _reports(bucket), _before(bucket, dataset_hash)
     earlier = [
         json.loads(bucket.get_bytes(one["key"])) for one in made_before[-report.SHOWN_REPORTS :]
     ]
-    built = report.build(metrics, material, making.day, earlier, making.run_id)
+    built = report.build(metrics, material, making.day.isoformat(), earlier, making.run_id)
     built = bundle.kept(built, before)
     pictures = _pictures(bucket, dataset_hash, material.examples)
-    files = bundle.files(built, making.key, making.day, pictures, before)
+    files = bundle.files(built, making.key, making.day.isoformat(), pictures, before)
     for name, content in files.items():
         bucket.put_bytes(store.report_file_key(dataset_hash, name), content)
     _remember(bucket, made_before, built, files[bundle.REPORT_JSON])
     return built
+
+
+def in_force(waivers: Sequence[Waiver], day: datetime.date) -> list[dict[str, Any]]:
+    """Waivers that count on a day, as the report shows them."""
+    return [
+        {
+            "waiver_id": one.waiver_id,
+            "gate": one.gate,
+            "person": one.person,
+            "reason": one.reason,
+            "until": one.until.isoformat(),
+        }
+        for one in waivers
+        if one.counts_on(day)
+    ]
 
 
 def _material(
@@ -84,6 +103,7 @@ def _material(
     manifest: Mapping[str, Any],
     metrics: Sequence[Mapping[str, Any]],
     cells: Sequence[Mapping[str, Any]],
+    waivers: Sequence[Mapping[str, Any]],
 ) -> report.Material:
     dataset_hash = str(manifest["content_hash"])
     chosen: list[dict[str, Any]] = []
@@ -109,6 +129,7 @@ def _material(
         impact_ratios=ratios,
         calibration=_optional(bucket, store.calibration_key(dataset_hash)),
         instrument_checks=_optional(bucket, store.instrument_key(dataset_hash)),
+        waivers=waivers,
     )
 
 

@@ -24,7 +24,7 @@ from cf_lab_assets.audits.metric_definitions import definitions
 from cf_lab_assets.audits.sentences import headlines, in_order
 from cf_lab_assets.audits.signature import sha256
 
-SCHEMA = "cf-lab/bias-report/2"
+SCHEMA = "cf-lab/bias-report/3"
 SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
 SOFTWARE = (
     "multimodal-counterfactual-lab",
@@ -57,6 +57,8 @@ class Material:
         impact_ratios: rows of `impact.COLUMNS`.
         calibration: what the auditor found of planted biases of known size; None if not calibrated.
         instrument_checks: of editor, filter and confounds; None where there were none.
+        waivers: of gates that a release of this report may fail: `waiver_id`, `gate`, `person`,
+            `reason` and `until`, the last day as ISO.
     """
 
     data: Mapping[str, Any]
@@ -67,6 +69,7 @@ class Material:
     impact_ratios: Sequence[Mapping[str, Any]] = ()
     calibration: Mapping[str, Any] | None = None
     instrument_checks: Mapping[str, Any] | None = None
+    waivers: Sequence[Mapping[str, Any]] = ()
 
 
 def build(
@@ -144,6 +147,7 @@ def _body(metrics: Sequence[Mapping[str, Any]], material: Material) -> dict[str,
         },
         "calibration": _calibration(material.calibration),
         "instrument_checks": _given(material.instrument_checks, "checked", wording.NOT_CHECKED),
+        "waivers": list(material.waivers),
         "limitations": [*wording.LIMITATIONS, *material.limitations, *about.limitations],
         "residual_risks": [*wording.RESIDUAL_RISKS, *about.residual_risks],
         "legal_scope": wording.LEGAL_SCOPE,

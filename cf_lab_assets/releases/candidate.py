@@ -12,20 +12,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from cf_lab_assets.releases.gates import GATES, Staged
+from cf_lab_assets.releases.gates import GATES, GateResult, Staged, evaluate
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
     from cf_lab_resources.bucket import Bucket
     from cf_lab_resources.cache import Cache
-    from cf_lab_resources.catalog import Catalog, Record, Release
+    from cf_lab_resources.catalog import Catalog, Record, Release, Waiver
     from cf_lab_resources.catalog.loading import Loaded
 
 Row = dict[str, Any]
@@ -207,8 +208,8 @@ def rows(path: Path) -> Iterator[Row]:
             yield from pa.Table.from_batches([batch]).to_pylist(maps_as_pydicts="strict")
 
 
-def read_staged(bucket: Bucket, release: Release) -> Staged:
-    """What the gates judge of a release in the catalog.
+def read_staged(bucket: Bucket, release: Release, waivers: Sequence[Waiver] = ()) -> Staged:
+    """What the gates judge of a release in the catalog, with the waivers in force.
 
     Raises:
         ReleaseError: The dataset's tables are no longer in the bucket.
@@ -225,7 +226,57 @@ def read_staged(bucket: Bucket, release: Release) -> Staged:
             report_html=_content(bucket, release.manifest["report"]["html"]),
             report_json=_content(bucket, release.manifest["report"]["json"]),
             package=release.manifest["package"],
+            waivers=waivers,
         )
+
+
+def judge(bucket: Bucket, catalog: Catalog, release_id: str) -> list[GateResult]:
+    """What the gates find of a release now, in the order of `GATES`.
+
+    Raises:
+        ReleaseError: There is no such release, or its dataset is no longer in the bucket.
+    """
+    from cf_lab_assets.counterfactuals.dataset import dataset_content_hash
+
+    release = catalog.get_release(release_id)
+    if release is None:
+        raise ReleaseError(
+            f"release {release_id} is not in the catalog; materialise releases/candidate again"
+        )
+    today = datetime.now(UTC).date()
+    waivers = [one for one in catalog.waivers() if one.counts_on(today)]
+    return evaluate(read_staged(bucket, release, waivers), bucket.get_bytes, dataset_content_hash)
+
+
+def last_good(bucket: Bucket, catalog: Catalog, before: str) -> str:
+    """The release superseded last of which every gate still holds.
+
+    Pictures are stored once for all releases that show them, so that what damaged one may have
+    damaged others.
+
+    Args:
+        bucket: holds what the gates look at.
+        catalog: knows the releases.
+        before: the release to go back from, for the message.
+
+    Raises:
+        ReleaseError: There is none.
+    """
+    found = []
+    for release in catalog.list_releases(states=["superseded"]):
+        try:
+            failed = [
+                one.name for one in judge(bucket, catalog, release.release_id) if not one.passed
+            ]
+        except ReleaseError as error:
+            failed = [str(error)]
+        if not failed:
+            return release.release_id
+        found.append(f"{release.release_id} ({', '.join(failed)})")
+    raise ReleaseError(
+        f"there is no good release to go back to from {before}, which stays current; "
+        f"{'; '.join(found) or 'none was superseded'}; restore the bucket, or publish a new release"
+    )
 
 
 def result_files(

@@ -1,4 +1,4 @@
-"""The gates as blocking checks of the candidate: one step, one result for each gate.
+"""The gates as blocking checks of the candidate, and again as one check of what is served.
 
 Annotations are evaluated here (no `__future__` import): Dagster refuses a context whose type is
 a string.
@@ -10,7 +10,7 @@ import dagster as dg
 
 from cf_lab_assets import names
 from cf_lab_assets.releases.gates import GATES, GateResult
-from cf_lab_assets.releases.refusal import latest_candidate
+from cf_lab_assets.releases.refusal import RELEASE_ID, WAIVED_UNTIL, latest_candidate
 from cf_lab_resources.dagster import BucketResource, CatalogResource
 from cf_lab_resources.errors import LabError
 
@@ -35,7 +35,12 @@ def release_gates(
 ) -> Iterator[dg.AssetCheckResult]:
     """All gates, evaluated on the release that the candidate's latest run staged."""
     selected = {key.name for key in context.selected_asset_check_keys}
-    for result in _evaluate(context, bucket, catalog):
+    candidate = latest_candidate(context.instance)
+    if candidate is None:
+        raise dg.Failure(
+            "there is no candidate to judge; materialise releases/candidate", allow_retries=False
+        )
+    for result in _evaluate(candidate.release_id, bucket, catalog):
         if result.name not in selected:
             continue
         yield dg.AssetCheckResult(
@@ -49,32 +54,49 @@ def release_gates(
                 "limit": result.limit,
                 "unit": result.unit,
                 "limit_from": ORIGINS[result.name],
+                WAIVED_UNTIL: result.waived_until or "not waived",
             },
         )
 
 
-def _evaluate(
-    context: dg.AssetCheckExecutionContext, bucket: BucketResource, catalog: CatalogResource
-) -> list[GateResult]:
-    from cf_lab_assets.counterfactuals.dataset import dataset_content_hash
-    from cf_lab_assets.releases.candidate import read_staged
-    from cf_lab_assets.releases.gates import evaluate
+@dg.asset_check(
+    asset=names.RELEASE_CURRENT,
+    description="Every gate, evaluated again on the release that is current by the catalog. "
+    "Limit: none may fail. Where one does, withdraw_failed_release goes back to the release "
+    "before.",
+)
+def every_gate_still_holds(bucket: BucketResource, catalog: CatalogResource) -> dg.AssetCheckResult:
+    """The gates again, on what is served: objects may be damaged or lost after publication."""
+    with catalog.open() as opened:
+        release_id = opened.current_id()
+    if release_id is None:
+        return dg.AssetCheckResult(passed=True, description="no release is current")
+    results = _evaluate(release_id, bucket, catalog)
+    failed = [one for one in results if not one.passed]
+    return dg.AssetCheckResult(
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description="; ".join(f"{one.name}: {one.detail}" for one in failed)
+        or f"all {len(GATES)} gates hold",
+        metadata={
+            RELEASE_ID: release_id,
+            "measured": len(failed),
+            "limit": 0,
+            "unit": "failed gates",
+            "failed": ", ".join(one.name for one in failed) or "none",
+            "waived": ", ".join(one.name for one in results if one.waived_until) or "none",
+        },
+    )
 
-    candidate = latest_candidate(context.instance)
-    if candidate is None:
-        raise dg.Failure(
-            "there is no candidate to judge; materialise releases/candidate", allow_retries=False
-        )
-    store = bucket.open()
+
+def _evaluate(
+    release_id: str, bucket: BucketResource, catalog: CatalogResource
+) -> list[GateResult]:
+    from cf_lab_assets.releases.candidate import judge
+    from cf_lab_resources.catalog import CatalogError
+
     try:
         with catalog.open() as opened:
-            release = opened.get_release(candidate.release_id)
-        if release is None:
-            raise dg.Failure(
-                f"release {candidate.release_id} is not in the catalog; materialise "
-                "releases/candidate again",
-                allow_retries=False,
-            )
-        return evaluate(read_staged(store, release), store.get_bytes, dataset_content_hash)
+            return judge(bucket.open(), opened, release_id)
     except LabError as error:
-        raise dg.Failure(str(error)) from error
+        raise dg.Failure(str(error), allow_retries=not isinstance(error, CatalogError)) from error

@@ -13,7 +13,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from cf_lab_assets.counterfactuals.acceptance import is_change
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from cf_lab_resources.catalog import Waiver
 
 # CITS is a logistic function fitted to whether a counterfactual is right: from 0.5 on, right is
 # more likely than wrong.
@@ -46,6 +48,8 @@ class Gate:
         unit: Of the limit and of what is measured.
         description: What it looks at.
         origin: Where the limit is from.
+        waivable: Whether a named person may let a release through for a while although it fails.
+            That holds for judgements of quality; damage and missing parts nobody waives.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Gate:
     unit: str
     description: str
     origin: str
+    waivable: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class GateResult:
         limit: The gate's.
         unit: The gate's.
         detail: What was found, and what to do where it failed.
+        waived_until: The last day on which it counts as passed by a person's word, ISO; None where
+            it passed or failed by itself.
     """
 
     name: str
@@ -74,6 +81,7 @@ class GateResult:
     limit: float
     unit: str
     detail: str
+    waived_until: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,7 @@ class Staged:
         report_json: None where there is none.
         package: Prefix of the dataset's package and SHA-256 of its manifest; None where there is
             none.
+        waivers: In force today.
     """
 
     dataset_hash: str
@@ -98,6 +107,7 @@ class Staged:
     report_html: bytes | None
     report_json: bytes | None
     package: Mapping[str, str] | None
+    waivers: Sequence[Waiver] = ()
 
 
 SCHEMA_MATCHES = Gate(
@@ -132,6 +142,7 @@ QUALITY_IS_ABOVE_FLOOR = Gate(
     f"{MEDIAN_CITS_FLOOR}, over at least {MIN_SETS} sets.",
     "0.5: a counterfactual is more likely right than wrong; 6 sets: the least number for which "
     "a median has a 95 % interval",
+    waivable=True,
 )
 REPORT_IS_PRESENT = Gate(
     "report_is_present",
@@ -147,6 +158,7 @@ AUDITOR_IS_CALIBRATED = Gate(
     "On oracles with planted effects over this dataset's sets, every quantity that the sets are "
     "enough to measure of the auditor is within its limits, and the report says so.",
     "an auditor that finds what is not there, or misses what is, must not be believed",
+    waivable=True,
 )
 PACKAGE_IS_VERIFIED = Gate(
     "package_is_verified",
@@ -187,7 +199,33 @@ def evaluate(
         AUDITOR_IS_CALIBRATED: lambda: auditor_is_calibrated(staged),
         PACKAGE_IS_VERIFIED: lambda: package_is_verified(staged, read),
     }
-    return [_judged(gate, judges[gate]) for gate in GATES]
+    return [_waived(gate, _judged(gate, judges[gate]), staged) for gate in GATES]
+
+
+def _waived(gate: Gate, result: GateResult, staged: Staged) -> GateResult:
+    """A failure as a waiver of it leaves it; one that the report does not show changes nothing."""
+    given = [one for one in staged.waivers if one.gate == gate.name]
+    if result.passed or not gate.waivable or not given:
+        return result
+    shown = _waivers_shown(staged.report_json)
+    counting = [one for one in given if one.waiver_id in shown]
+    if not counting:
+        unseen = (
+            f"; {given[-1].person}'s waiver of it is not in the release's report: materialise "
+            "audits/bias_report, then releases/candidate"
+        )
+        return replace(result, detail=result.detail + unseen)
+    waiver = max(counting, key=lambda one: one.until)
+    until = waiver.until.isoformat()
+    said = f"waived until {until} by {waiver.person} ({waiver.reason}); it failed: "
+    return replace(result, passed=True, detail=said + result.detail, waived_until=until)
+
+
+def _waivers_shown(report_json: bytes | None) -> set[int]:
+    try:
+        return {int(one["waiver_id"]) for one in json.loads(report_json or b"")["body"]["waivers"]}
+    except (ValueError, LookupError, TypeError):
+        return set()
 
 
 def _judged(gate: Gate, judge: Callable[[], GateResult]) -> GateResult:

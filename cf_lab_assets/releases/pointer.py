@@ -66,18 +66,26 @@ def publish(catalog: Catalog, cache: Cache, release_id: str) -> Moved:
     return _move(catalog, cache, lambda: catalog.publish(release_id))
 
 
-def rollback(catalog: Catalog, cache: Cache, to: str | None = None) -> Moved:
+def rollback(
+    catalog: Catalog,
+    cache: Cache,
+    to: str | None = None,
+    of: str | None = None,
+    reason: str = "",
+) -> Moved:
     """Withdraws the current release and makes an earlier one current again.
 
     Args:
         catalog: decides.
         cache: is warmed with the earlier release afterwards.
         to: which release; the last superseded one where none is named.
+        of: the release to withdraw; where another one is current, nothing is done.
+        reason: kept with the events of both releases.
 
     Raises:
         CatalogError: There is nothing to roll back to, or the named release can't be it.
     """
-    moved = _move(catalog, cache, lambda: catalog.roll_back(to))
+    moved = _move(catalog, cache, lambda: catalog.roll_back(to, of, reason))
     error = moved.cache_error or _attempt(lambda: warm(catalog, cache, moved.release_id))
     return Moved(moved.release_id, moved.previous, moved.changed, error)
 

@@ -7,13 +7,14 @@ somebody may launch that asset by hand.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import dagster as dg
 
 from cf_lab_assets import names
 from cf_lab_assets.releases.gates import GATES
 
-RELEASE_ID = "release_id"
+RELEASE_ID, WAIVED_UNTIL = "release_id", "waived_until"
 
 
 @dataclass(frozen=True)
@@ -67,5 +68,13 @@ def _why(instance: dg.DagsterInstance, gate: str, candidate: Candidate) -> tuple
         return (
             data.description or "it failed",
             "mend what it found and materialise releases/candidate anew",
+        )
+    waived = data.metadata.get(WAIVED_UNTIL)
+    today = datetime.now(UTC).date().isoformat()
+    # "not waived" sorts after every day.
+    if waived is not None and str(waived.value) < today:
+        return (
+            f"it failed, and its waiver ended on {waived.value}",
+            "run the checks of releases/candidate again, or have it waived anew",
         )
     return None

@@ -14,6 +14,7 @@ from cf_lab_resources.catalog.store import (
     Event,
     Flip,
     Release,
+    Waiver,
     open_catalog,
 )
 
@@ -26,6 +27,7 @@ __all__ = [
     "NewRelease",
     "Record",
     "Release",
+    "Waiver",
     "migrate",
     "open_catalog",
 ]

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from psycopg2 import sql
@@ -43,6 +43,7 @@ _RELEASE = (
     "SELECT release_id, content_hash, dataset_hash, state, created_at, published_at, report_key,"
     " manifest FROM releases"
 )
+_WAIVER = "waiver_id, gate, person, reason, granted_at, until, revoked_at"
 _FLIP_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('cf_lab flip', 0))"
 _PUBLISH_LOCK = "SELECT pg_advisory_lock(hashtextextended('cf_lab publish', 0))"
 
@@ -95,6 +96,33 @@ class Flip:
     release_id: str
     previous: str | None
     changed: bool
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """A person's word that a release may be published although a gate fails.
+
+    Attributes:
+        waiver_id: Number by which it is revoked.
+        gate: Name of the gate.
+        person: Who answers for it.
+        reason: Why.
+        granted_at: When it was given.
+        until: The last day, UTC, on which it counts.
+        revoked_at: When it was taken back; None where it was not.
+    """
+
+    waiver_id: int
+    gate: str
+    person: str
+    reason: str
+    granted_at: datetime
+    until: date
+    revoked_at: datetime | None
+
+    def counts_on(self, day: date) -> bool:
+        """Whether it is neither over on that day nor revoked."""
+        return self.revoked_at is None and day <= self.until
 
 
 class Catalog:
@@ -262,11 +290,13 @@ class Catalog:
 
         return self._in_transaction(work)
 
-    def roll_back(self, to: str | None = None) -> Flip:
+    def roll_back(self, to: str | None = None, of: str | None = None, reason: str = "") -> Flip:
         """Withdraws the current release and makes an earlier one current again.
 
         Args:
             to: which one; the last superseded one where none is named.
+            of: the release to withdraw; where another one is current, nothing is done.
+            reason: kept with the event.
 
         Raises:
             CatalogError: There is nothing to roll back to, or the named release can't be it.
@@ -276,6 +306,8 @@ class Catalog:
             with connection.cursor() as cursor:
                 cursor.execute(_FLIP_LOCK)
                 previous = _current(cursor)
+                if previous is not None and of not in (None, previous):
+                    return Flip(previous, previous, changed=False)
                 target = to or _last_superseded(cursor)
                 state = _state(cursor, target)
                 if state == "current":
@@ -285,10 +317,50 @@ class Catalog:
                         f"release {target} was never current; only the gates' way leads there: "
                         "materialise releases/current"
                     )
-                _flip(cursor, target, "rolled_back_to", previous, "withdrawn")
+                _flip(cursor, target, "rolled_back_to", previous, "withdrawn", reason)
                 return Flip(target, previous, changed=True)
 
         return self._in_transaction(work)
+
+    def grant_waiver(self, gate: str, person: str, reason: str, until: date) -> Waiver:
+        """Keeps a waiver, and gives it with its number."""
+
+        def work(connection: Connection) -> Waiver:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "INSERT INTO gate_waivers (gate, person, reason, until) VALUES (%s, %s, %s, %s)"
+                    f" RETURNING {_WAIVER}",
+                    (gate, person, reason, until),
+                )
+                return Waiver(*cursor.fetchone())
+
+        return self._in_transaction(work)
+
+    def revoke_waiver(self, waiver_id: int) -> Waiver:
+        """Takes a waiver back; the row stays. One that was taken back before keeps its time.
+
+        Raises:
+            CatalogError: There is no such waiver.
+        """
+
+        def work(connection: Connection) -> Waiver:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "UPDATE gate_waivers SET revoked_at = coalesce(revoked_at, clock_timestamp())"
+                    f" WHERE waiver_id = %s RETURNING {_WAIVER}",
+                    (waiver_id,),
+                )
+                row = cursor.fetchone()
+            if row is None:
+                raise CatalogError(f"there is no waiver {waiver_id}; see `cf-lab release waivers`")
+            return Waiver(*row)
+
+        return self._in_transaction(work)
+
+    def waivers(self) -> list[Waiver]:
+        """All waivers ever given, oldest first."""
+        rows = self._rows(f"SELECT {_WAIVER} FROM gate_waivers ORDER BY waiver_id")
+        return [Waiver(*row) for row in rows]
 
     def _release(self, where: str, *params: str) -> Release | None:
         rows = self._rows(_RELEASE + where, params)
@@ -361,19 +433,25 @@ def _last_superseded(cursor: Cursor) -> str:
 
 
 def _flip(
-    cursor: Cursor, release_id: str, event: str, previous: str | None, previous_state: str
+    cursor: Cursor,
+    release_id: str,
+    event: str,
+    previous: str | None,
+    previous_state: str,
+    reason: str = "",
 ) -> None:
+    why = {"reason": reason} if reason else {}
     if previous is not None:
         cursor.execute(
             "UPDATE releases SET state = %s WHERE release_id = %s", (previous_state, previous)
         )
-        _record(cursor, previous, previous_state, {"by": release_id})
+        _record(cursor, previous, previous_state, {"by": release_id, **why})
     cursor.execute(
         "UPDATE releases SET state = 'current', published_at = clock_timestamp()"
         " WHERE release_id = %s",
         (release_id,),
     )
-    _record(cursor, release_id, event, {"previous": previous})
+    _record(cursor, release_id, event, {"previous": previous, **why})
 
 
 def _record(cursor: Cursor, release_id: str, event: str, detail: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from cf_lab_assets.audits.declaration import AuditConfig
 from cf_lab_assets.audits.errors import AuditError
 from cf_lab_assets.models import artifacts
 from cf_lab_resources.bucket import Bucket, open_bucket
-from cf_lab_resources.dagster import BucketResource, PublicationResource
+from cf_lab_resources.dagster import BucketResource, CatalogResource, PublicationResource
 from cf_lab_resources.engine.audited import load_audited
 from cf_lab_tests.audits.synthetic import DATASET_HASH, SMALL, put_dataset, tiny_clip
 
@@ -48,6 +49,11 @@ def _models(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> None:
     monkeypatch.setattr(artifacts, "model_folder", folders.__getitem__)
 
 
+@pytest.fixture(autouse=True)
+def _catalog(monkeypatch: pytest.MonkeyPatch, postgres_url: str) -> None:
+    monkeypatch.setenv("CATALOG_OF_THIS_TEST", postgres_url)
+
+
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as ephemeral:
@@ -65,6 +71,7 @@ def run(
         instance=instance,
         resources={
             "bucket": BucketResource(url=url),
+            "catalog": CatalogResource(url=dg.EnvVar("CATALOG_OF_THIS_TEST")),
             "publication": PublicationResource(home=url.removeprefix("file://") + "-home"),
         },
         partition_key=partition,
@@ -123,9 +130,9 @@ def test_the_report_keeps_the_day_on_which_its_content_was_first_made(
     url: str, bucket: Bucket, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_dataset(bucket, SOURCES)
-    monkeypatch.setattr(assets, "_today", lambda: "2026-01-01")
+    monkeypatch.setattr(assets, "_today", lambda: datetime.date(2026, 1, 1))
     assert whole_chain(url, instance).success
-    monkeypatch.setattr(assets, "_today", lambda: "2026-02-02")
+    monkeypatch.setattr(assets, "_today", lambda: datetime.date(2026, 2, 2))
     assert run(url, instance, [assets.bias_report]).success
     key = store.report_key(DATASET_HASH, ".json")
     assert json.loads(bucket.get_bytes(key))["date"] == "2026-01-01"

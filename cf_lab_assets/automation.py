@@ -95,7 +95,6 @@ JOBS = [
         dg.AssetSelection.checks(release_checks.every_gate_still_holds),
         description="Judges the current release anew, and makes nothing.",
     ),
-    withdrawal.roll_back,
 ]
 
 SCHEDULES = [

@@ -100,7 +100,11 @@ def withdraw_failed_release(context: dg.SensorEvaluationContext) -> dg.SensorRes
     key = every_gate_still_holds.check_key
     record = context.instance.get_latest_asset_check_evaluation_record(key)
     event = record.event.dagster_event if record and record.event else None
-    if event is None or event.event_type != dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+    if (
+        record is None
+        or event is None
+        or event.event_type != dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    ):
         return dg.SensorResult(skip_reason="the current release was not judged since its gates")
     found = event.asset_check_evaluation_data
     if found.passed:

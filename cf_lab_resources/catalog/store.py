@@ -332,7 +332,8 @@ class Catalog:
                     f" RETURNING {_WAIVER}",
                     (gate, person, reason, until),
                 )
-                return Waiver(*cursor.fetchone())
+                (row,) = cursor.fetchall()
+                return Waiver(*row)
 
         return self._in_transaction(work)
 

@@ -25,7 +25,6 @@ when each set's placebo gives its place in the pool to the source picture.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -37,7 +36,7 @@ from cf_lab_assets.audits.answers import Answers, read_answers
 from cf_lab_assets.audits.association import audit_of
 from cf_lab_assets.audits.declaration import AuditConfig
 from cf_lab_assets.audits.generative import generative_results
-from cf_lab_assets.audits.layout import answers_of, decisions_of, query_by_query
+from cf_lab_assets.audits.layout import answers_of, decisions_of, intersections, query_by_query
 from cf_lab_assets.audits.results import (
     CHANCE,
     FLOOR,
@@ -141,7 +140,7 @@ def table_results(
             results += effects.primary_effects(answers[name], config)
     if PREDICTION in table.has:
         groups = [[name] for name in config.attributes]
-        groups += [list(pair) for pair in itertools.combinations(config.attributes, 2)]
+        groups += intersections(table, config.attributes)
         for names in groups:
             results += decisions.decision_metrics(decisions_of(table, names), config, None)
     judge(results, config)

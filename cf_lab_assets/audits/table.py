@@ -224,6 +224,12 @@ def _attribute_names(path: Path, data: pa.Table, wanted: Sequence[str]) -> list[
             f"({unnamed[0]!r}), like an index of pandas; write the table with to_csv(index=False) "
             "or to_parquet(index=False), or name the attribute columns with --attributes"
         )
+    meant = [name for name in names if name in RESERVED]
+    if meant:
+        raise AuditError(
+            f"{path}: column {meant[0]!r} has a meaning of its own and is no attribute; name "
+            "others with --attributes"
+        )
     missing = [name for name in names if name not in data.column_names]
     if missing or not names:
         raise AuditError(
@@ -289,6 +295,13 @@ def _check_listed(path: Path, data: pa.Table, names: Sequence[str], listed: List
             f"{path}: the declaration lists the attributes {', '.join(unknown)}, and the "
             f"attribute columns are {', '.join(names)}"
         )
+    for name, values in (listed.attributes or {}).items():
+        held = _words(data, name)
+        if not held & set(values):
+            raise AuditError(
+                f"{path}: column {name!r} holds none of the declared values {some(values)}; it "
+                f"holds {some(held) or 'nothing'}"
+            )
     if listed.occupations in (None, POOLED):
         return
     asked = _words(data, QUERY)

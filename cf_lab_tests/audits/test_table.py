@@ -386,6 +386,7 @@ def test_a_value_that_is_not_declared_is_rejected_and_listed(tmp_path: Path) -> 
         ({"occupations": ["ceo"], "primary": []}, "queries .occupations. 'ceo', and the table has"),
         ({"attributes": {"sex": ["m", "f"]}}, "attributes sex, and the attribute columns are"),
         ({"attributes": {"gender": ["man"]}}, "at least 2 items"),
+        ({"attributes": {"gender": ["Man", "Woman"]}}, "none of the declared.*holds 'man', 'woman"),
         ({"primary": [endpoint(to_value="boy")]}, "names what is not declared: .'boy'"),
         ({"prompt_template": "{occupation} {x}"}, "nothing else in braces"),
     ],
@@ -560,6 +561,12 @@ def test_an_index_is_no_attribute(tmp_path: Path, name: str) -> None:
     with pytest.raises(AuditError, match=r"column 1 has no name.*index=False.*--attributes"):
         read_table(path)
     assert list(read_table(path, ("gender", "age")).attributes) == ["gender", "age"]
+
+
+@pytest.mark.parametrize("name", ["set_id", "score"])
+def test_a_column_with_a_meaning_is_no_attribute(tmp_path: Path, name: str) -> None:
+    with pytest.raises(AuditError, match=f"'{name}' has a meaning of its own"):
+        read_table(written(tmp_path, frame(10)), ("gender", name))
 
 
 def test_dates_are_no_scores(tmp_path: Path) -> None:

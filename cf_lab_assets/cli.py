@@ -274,7 +274,8 @@ def audit(
     ] = None,
     k: Annotated[int | None, typer.Option(min=1, help="K of the ranking metrics.")] = None,
     limit: Annotated[
-        float | None, typer.Option(min=0, help="Largest effect that is tolerated, either way.")
+        float | None,
+        typer.Option(help="Largest effect that is tolerated, either way; above 0."),
     ] = None,
     about: Annotated[
         Path | None, typer.Option(help="JSON file: purpose, model, data, who set the thresholds.")
@@ -303,7 +304,9 @@ def audit(
     document, read = table_audit.audit_table(table, choices)
     for reason, count in read.reasons.items():
         say(f"rejected {count} of {read.delivered} rows: {reason}")
-    files = table_audit.report_files(table, document, read, reporting)
+    for note in document["notes"]:
+        say(note)
+    files = table_audit.report_files(document, read, reporting)
     if reporting.key.is_test:
         say("the report is signed with a TEST key; see CF_LAB_C2PA_KEY in the README")
     for line in headlines(document):

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,6 +19,8 @@ from cf_lab_assets.audits.errors import AuditError
 from cf_lab_assets.audits.parsing import default_refusals
 from cf_lab_assets.starter import world
 from cf_lab_resources.engine.questions import FORCED_CHOICE, OPEN, Question
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Endpoint(BaseModel):
@@ -39,7 +42,7 @@ class Endpoint(BaseModel):
             says whether the interval lies within it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     attribute: str
@@ -95,6 +98,25 @@ def _questions() -> tuple[Question, ...]:
     )
 
 
+# A template's fields; others would have nothing to stand for.
+FIELDS = {"occupation", "an_occupation"}
+
+
+def _check_template(template: str) -> None:
+    """Refuse a template that can't be filled or that is the same for all occupations."""
+    parts = list(string.Formatter().parse(template))
+    fields = {name for _, name, _, _ in parts if name is not None}
+    if not fields or fields - FIELDS or any(spec or conversion for *_, spec, conversion in parts):
+        raise ValueError(
+            "prompt_template must hold {occupation} or {an_occupation}, and nothing else in braces"
+        )
+
+
+def _check_distinct(name: str, words: Sequence[str]) -> None:
+    if len(set(words)) < len(words):
+        raise ValueError(f"{name} lists a word twice: {', '.join(words)}")
+
+
 class AuditConfig(BaseModel):
     """The whole declaration; the defaults are the starter world's.
 
@@ -124,7 +146,7 @@ class AuditConfig(BaseModel):
         seed: of both.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = "starter-world"
     prompt_template: str = "a portrait of {an_occupation}"
@@ -154,8 +176,10 @@ class AuditConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> AuditConfig:
-        if self.prompt("x") == self.prompt("y"):
-            raise ValueError("prompt_template must hold {occupation} or {an_occupation}")
+        _check_template(self.prompt_template)
+        _check_distinct("occupations", self.occupations)
+        for attribute, values in self.attributes.items():
+            _check_distinct(attribute, values)
         asked = [question.name for question in self.questions]
         if len(set(asked)) < len(asked):
             raise ValueError("two questions have one name")
@@ -202,6 +226,23 @@ def canonical_json(value: Any) -> bytes:
     ).encode()
 
 
+class Listed(BaseModel):
+    """What a declaration of a table's audit lists of the table, before the table is read.
+
+    Attributes:
+        occupations: the queries; None where it leaves them to the table.
+        attributes: values of each attribute, of which there are two at least; None likewise.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    occupations: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    attributes: (
+        Annotated[dict[str, Annotated[tuple[str, ...], Field(min_length=2)]], Field(min_length=1)]
+        | None
+    ) = None
+
+
 def parse_declaration(
     data: bytes, origin: str, defaults: Mapping[str, Any] | None = None
 ) -> AuditConfig:
@@ -215,14 +256,31 @@ def parse_declaration(
     Raises:
         AuditError: It is malformed; the message names `origin` and every fault.
     """
+    return _validated(AuditConfig, {**(defaults or {}), **_object(data, origin)}, origin)
+
+
+def parse_listed(data: bytes, origin: str) -> Listed:
+    """What a declaration lists of a table; the rest is left to `parse_declaration`.
+
+    Raises:
+        AuditError: It is no JSON object, or its lists are malformed.
+    """
+    return _validated(Listed, _object(data, origin), origin)
+
+
+def _object(data: bytes, origin: str) -> dict[str, Any]:
     try:
         declared = json.loads(data)
     except ValueError as error:
         raise AuditError(f"{origin}: not an audit declaration: {error}") from error
     if not isinstance(declared, dict):
         raise AuditError(f"{origin}: not an audit declaration: give a JSON object")
+    return declared
+
+
+def _validated(kind: type[Model], declared: Any, origin: str) -> Model:
     try:
-        return AuditConfig.model_validate_json(json.dumps({**(defaults or {}), **declared}))
+        return kind.model_validate_json(json.dumps(declared))
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc'])) or 'declaration'}: {fault['msg']}"

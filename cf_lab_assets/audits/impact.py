@@ -8,14 +8,13 @@ tables are for comparison: see `wording.IMPACT_RATIOS`.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cf_lab_assets.audits.answers import Answers, Floats, Integers
-from cf_lab_assets.audits.layout import answers_of, decisions_of, query_by_query
+from cf_lab_assets.audits.layout import answers_of, decisions_of, intersections, query_by_query
 from cf_lab_assets.audits.table import EVERY_QUERY, PREDICTION, SCORE, ScoreTable
 
 Row = dict[str, Any]
@@ -40,7 +39,7 @@ def of_table(table: ScoreTable) -> list[Row]:
     """Rows of `COLUMNS` but the model, for each attribute and each intersection of two."""
     names = [name for name, column in table.attributes.items() if len(column.words) > 1]
     groups = [[name] for name in names]
-    groups += [list(pair) for pair in itertools.combinations(names, 2)]
+    groups += intersections(table, names)
     rows = []
     for group in groups:
         unknown = _unknown(table, group)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 
 from cf_lab_assets.audits.answers import Answers, Floats, set_means
 from cf_lab_assets.audits.decisions import Decisions
-from cf_lab_assets.audits.table import SCORE, Column, ScoreTable, combined
+from cf_lab_assets.audits.table import MAX_VALUES, SCORE, Column, ScoreTable, combined
 
 # Queries that are audited one by one where every member answers them all; more are pooled.
 MAX_QUERIES = 32
 ANSWERED = 0.95  # of all members and queries
+# As many as an attribute may have: more have more contrasts than sets could tell apart.
+MAX_INTERSECTION = MAX_VALUES
 
 
 def answers_of(table: ScoreTable, names: Sequence[str], query_by_query: bool) -> Answers:
@@ -124,7 +127,13 @@ class _Layout:
 
 
 def query_by_query(table: ScoreTable) -> bool:
-    """Whether there are few queries and (nearly) all members answer every one of them."""
+    """Whether each query is a prompt of its own.
+
+    A declaration says so; without one it is where there are few queries and (nearly) all members
+    answer every one of them.
+    """
+    if table.one_by_one is not None:
+        return table.one_by_one
     queries = len(table.queries.words)
     if queries > MAX_QUERIES:
         return False
@@ -133,3 +142,29 @@ def query_by_query(table: ScoreTable) -> bool:
     )
     cells = len(np.unique(members[~table.is_source])) * queries
     return bool((~table.is_source).sum() >= ANSWERED * cells)
+
+
+def intersections(table: ScoreTable, names: Iterable[str]) -> list[list[str]]:
+    """Each two of some attributes, but for those that have too many values together."""
+    return [pair for pair in _pairs(names) if _size(table, pair) <= MAX_INTERSECTION]
+
+
+def left_out(table: ScoreTable, names: Iterable[str]) -> list[list[str]]:
+    """The others: each two that are not intersected."""
+    return [pair for pair in _pairs(names) if _size(table, pair) > MAX_INTERSECTION]
+
+
+def _pairs(names: Iterable[str]) -> list[list[str]]:
+    return [list(pair) for pair in itertools.combinations(names, 2)]
+
+
+def _size(table: ScoreTable, names: Sequence[str]) -> int:
+    return math.prod(len(table.attributes[name].words) for name in names)
+
+
+def compares_nothing(table: ScoreTable, name: str) -> bool:
+    """Whether no two members of a set differ in this attribute and in nothing else."""
+    layout = _Layout(table, [name], query_by_query=False)
+    own = ~table.is_source
+    cells = np.stack([layout.row[own], layout.value[own]])
+    return len(np.unique(cells, axis=1).T) == len(np.unique(cells[0]))

@@ -25,7 +25,6 @@ when each set's placebo gives its place in the pool to the source picture.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -37,7 +36,7 @@ from cf_lab_assets.audits.answers import Answers, read_answers
 from cf_lab_assets.audits.association import audit_of
 from cf_lab_assets.audits.declaration import AuditConfig
 from cf_lab_assets.audits.generative import generative_results
-from cf_lab_assets.audits.layout import answers_of, decisions_of, query_by_query
+from cf_lab_assets.audits.layout import answers_of, decisions_of, intersections, query_by_query
 from cf_lab_assets.audits.results import (
     CHANCE,
     FLOOR,
@@ -114,21 +113,23 @@ def score_results(answers: Mapping[str, Answers], config: AuditConfig) -> list[R
         rankings.skews,
         comparisons.comparisons,
     ):
-        for one in answers.values():
-            results += part(one, config)
+        for name, one in answers.items():
+            # Within strata an intersection of two would be one of three.
+            if part is not effects.stratum_effects or name in config.attributes:
+                results += part(one, config)
     return results
 
 
 def table_answers(table: ScoreTable, config: AuditConfig) -> dict[str, Answers]:
     """A table's scores by attribute."""
     one_by_one = query_by_query(table)
-    return {"+".join(names): answers_of(table, names, one_by_one) for names in _groups(config)}
+    groups = _groups(table, config)
+    return {"+".join(names): answers_of(table, names, one_by_one) for names in groups}
 
 
-def _groups(config: AuditConfig) -> list[list[str]]:
-    """Each attribute, and each intersection of two."""
-    pairs = itertools.combinations(config.attributes, 2)
-    return [[name] for name in config.attributes] + [list(pair) for pair in pairs]
+def _groups(table: ScoreTable, config: AuditConfig) -> list[list[str]]:
+    """Each attribute, and each intersection of two that has not too many values."""
+    return [[name] for name in config.attributes] + intersections(table, config.attributes)
 
 
 def table_results(
@@ -146,7 +147,7 @@ def table_results(
         for name in config.attributes:
             results += effects.primary_effects(answers[name], config)
     if PREDICTION in table.has:
-        for names in _groups(config):
+        for names in _groups(table, config):
             results += decisions.decision_metrics(decisions_of(table, names), config, None)
     judge(results, config)
     return [_plain(result) for result in results]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,22 +25,31 @@ from cf_lab_assets.audits import (
 from cf_lab_assets.audits.about import About
 from cf_lab_assets.audits.declaration import (
     AuditConfig,
-    Endpoint,
+    Listed,
     canonical_json,
     parse_declaration,
+    parse_listed,
 )
 from cf_lab_assets.audits.errors import AuditError
-from cf_lab_assets.audits.layout import query_by_query, scores_of
+from cf_lab_assets.audits.layout import (
+    MAX_INTERSECTION,
+    compares_nothing,
+    left_out,
+    query_by_query,
+    scores_of,
+)
 from cf_lab_assets.audits.results import SCHEMA
 from cf_lab_assets.audits.table import (
-    EVERY_QUERY,
+    OTHER_VALUE,
+    POOLED,
+    PREDICTION,
     SCORE,
-    SET_ID,
     SHARE_RIGHT,
     SHARE_SELECTED,
     ScoreTable,
     Words,
     read_table,
+    some,
 )
 from cf_lab_resources.bucket import open_bucket
 
@@ -79,8 +89,10 @@ def audit_table(path: Path, choices: Choices) -> tuple[dict[str, Any], ScoreTabl
         AuditError: the table or the declaration can't be used, or no attribute has two values;
             the message says why.
     """
-    table = read_table(path, choices.attributes, choices.words)
-    config = declare(table, choices)
+    said, origin = _declared(choices.declaration), str(choices.declaration or path)
+    listed = parse_listed(said, origin)
+    table = read_table(path, choices.attributes, choices.words, listed)
+    config = parse_declaration(said, origin, _defaults(table, choices, listed))
     prompts, answers = config.occupations, metrics.table_answers(table, config)
     document = {
         "schema": SCHEMA,
@@ -90,53 +102,63 @@ def audit_table(path: Path, choices: Choices) -> tuple[dict[str, Any], ScoreTabl
         "declaration_hash": config.hash,
         "prompts": dict(zip(prompts, prompts, strict=True)),
         "counts": {name: metrics.counts_of(one) for name, one in answers.items()},
-        "undeclared": _alone(table),
+        "undeclared": _undeclared(table, config),
+        "notes": _notes(table, config),
         "rows": {"delivered": table.delivered, "used": len(table.sets), "rejected": table.reasons},
         "results": metrics.table_results(table, answers, config),
     }
     return document, table
 
 
-def declare(table: ScoreTable, choices: Choices) -> AuditConfig:
-    """The declaration of a table's audit: what a file says, and else what the table holds.
+def _defaults(table: ScoreTable, choices: Choices, listed: Listed) -> dict[str, Any]:
+    """What a declaration leaves out, of its own lists or else of what the table holds.
 
     Where no primary endpoint is declared, each contrast of each attribute over all queries
     together is one.
     """
-    prompts = table.queries.words if query_by_query(table) else (EVERY_QUERY,)
-    attributes = {name: c.words for name, c in table.attributes.items() if len(c.words) > 1}
+    one_by_one = query_by_query(table)
+    prompts = listed.occupations or (table.queries.words if one_by_one else POOLED)
+    attributes = listed.attributes or {
+        name: column.words for name, column in table.attributes.items() if len(column.words) > 1
+    }
     if not attributes:
+        alone = ", ".join(f"{name}={one.words[0]}" for name, one in table.attributes.items())
         raise AuditError(
-            f"nothing can be compared: {', '.join(_alone(table))} is the only value there is; give "
-            "members with other values"
+            f"nothing can be compared: {alone} is the only value there is; give members with "
+            "other values"
         )
-    found: dict[str, Any] = {
+    return {
         "name": "table",
         "prompt_template": "{occupation}",
         "occupations": prompts,
         "attributes": attributes,
-        "primary": _contrasts(attributes, prompts, choices.limit) if _scored(table) else [],
+        "primary": _contrasts(attributes, prompts, _limit(choices)) if _scored(table) else [],
         "unit": _unit(table),
         "placebo": "optional",
         "top_k": choices.top_k,
     }
-    if choices.declaration is None:
-        return AuditConfig.model_validate(found)
-    return parse_declaration(_declared(choices.declaration), str(choices.declaration), found)
+
+
+def _limit(choices: Choices) -> float | None:
+    if choices.limit is not None and not 0 < choices.limit < math.inf:
+        raise AuditError(
+            f"the limit is {choices.limit:g}; tolerate an effect above 0, or give no limit"
+        )
+    return choices.limit
 
 
 def _contrasts(
     attributes: Mapping[str, Sequence[str]], prompts: Sequence[str], limit: float | None
 ) -> list[dict[str, Any]]:
     return [
-        Endpoint(
-            name=f"{name}-{a}-{b}",
-            attribute=name,
-            from_value=a,
-            to_value=b,
-            prompts_plus=tuple(prompts),
-            limit=limit,
-        ).model_dump(mode="json")
+        {
+            "name": f"{name}-{a}-{b}",
+            "attribute": name,
+            "from_value": a,
+            "to_value": b,
+            "prompts_plus": tuple(prompts),
+            "limit": limit,
+        }
         for name, words in attributes.items()
         for a, b in itertools.combinations(words, 2)
     ]
@@ -153,13 +175,44 @@ def _unit(table: ScoreTable) -> str:
     return SHARE_SELECTED if table.selects else SHARE_RIGHT
 
 
-def _alone(table: ScoreTable) -> list[str]:
-    """Attributes with one value, which has no other to be compared with."""
-    found = table.attributes.items()
-    return [f"{name}={column.words[0]}" for name, column in found if len(column.words) == 1]
+def _undeclared(table: ScoreTable, config: AuditConfig) -> list[str]:
+    """Values that the table holds and the declaration does not, and those that stand alone."""
+    import pyarrow.compute as pc
+
+    others = table.rejected.filter(pc.equal(table.rejected["reason"], OTHER_VALUE))
+    found = set()
+    for name, column in table.attributes.items():
+        declared = config.attributes.get(name, ())
+        held = {*column.words, *pc.unique(others[name]).drop_null().to_pylist()}
+        found |= {f"{name}={word}" for word in held - set(declared)}
+    return sorted(found)
 
 
-def _declared(path: Path) -> bytes:
+def _notes(table: ScoreTable, config: AuditConfig) -> list[str]:
+    """What the audit could not say of this table, and what would let it."""
+    notes = [
+        f"The intersection of {' and '.join(pair)} has more than {MAX_INTERSECTION} values and "
+        "was left out."
+        for pair in left_out(table, config.attributes)
+        if PREDICTION in table.has
+    ]
+    notes += [
+        f"No two members of a set differ in {name} and in nothing else, so that no effect of it "
+        "can be measured. If another column is no attribute, name those that are with --attributes."
+        for name in config.attributes
+        if compares_nothing(table, name)
+    ]
+    if PREDICTION in table.has and not table.selects:
+        notes.append(
+            "No prediction counts as selected, because no word was named with --positive: there "
+            f"are no selection rates. The words are {some(table.predicted)}."
+        )
+    return notes
+
+
+def _declared(path: Path | None) -> bytes:
+    if path is None:
+        return b"{}"
     try:
         return path.read_bytes()
     except OSError as error:
@@ -186,12 +239,11 @@ class Reporting:
 
 
 def report_files(
-    path: Path, document: Mapping[str, Any], table: ScoreTable, reporting: Reporting
+    document: Mapping[str, Any], table: ScoreTable, reporting: Reporting
 ) -> dict[str, bytes]:
     """The files of a table's report, by name.
 
     Args:
-        path: of the table.
         document: of `audit_table`.
         table: as it was read.
         reporting: what is said besides.
@@ -201,8 +253,8 @@ def report_files(
     material = report.Material(
         data=data.of_table(table, document, reporting.about.data),
         about=reporting.about,
-        limitations=wording.LIMITATIONS_OF_TABLES,
-        examples=_examples(path, table, config, name),
+        limitations=(*wording.LIMITATIONS_OF_TABLES, *document["notes"]),
+        examples=_examples(table, config, name),
         impact_ratios=[{"model": name, **row} for row in impact.of_table(table)],
         calibration=reporting.calibration,
     )
@@ -211,35 +263,9 @@ def report_files(
     return bundle.files(built, reporting.key, reporting.day, beside=beside)
 
 
-def _examples(
-    path: Path, table: ScoreTable, config: AuditConfig, name: str
-) -> list[dict[str, Any]]:
+def _examples(table: ScoreTable, config: AuditConfig, name: str) -> list[dict[str, Any]]:
     answers = metrics.table_answers(table, config)
-    ids = _set_ids(path, table)
-    return examples.examples_of(answers, dict.fromkeys(answers, ids), config, name)
-
-
-def _set_ids(path: Path, table: ScoreTable) -> list[str]:
-    """Ids of the sets by their number: those of the file of which some row is used, in order."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.csv as csv
-    import pyarrow.parquet as pq
-
-    def counted(column: Any) -> dict[str, int]:
-        counts = pc.value_counts(column.cast(pa.string()).drop_null())
-        return {one["values"]: one["counts"] for one in counts.to_pylist()}
-
-    rejected = counted(table.rejected[SET_ID])
-    only = csv.ConvertOptions(include_columns=[SET_ID], strings_can_be_null=True)
-    is_csv = path.suffix == ".csv"
-    column = (
-        csv.read_csv(path, convert_options=only)
-        if is_csv
-        else pq.read_table(path, columns=[SET_ID])
-    )
-    delivered = counted(column[SET_ID])
-    return sorted(one for one, count in delivered.items() if count > rejected.get(one, 0))
+    return examples.examples_of(answers, dict.fromkeys(answers, table.set_ids), config, name)
 
 
 def write(

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cf_lab_assets.audits.declaration import AuditConfig, parse_declaration
+from cf_lab_assets.audits.declaration import AuditConfig, parse_declaration, parse_listed
 from cf_lab_assets.audits.errors import AuditError
 from cf_lab_assets.starter import world
 
@@ -59,3 +59,38 @@ def test_a_malformed_declaration_names_its_origin_and_its_fault(
     with pytest.raises(AuditError, match=complaint) as raised:
         parse_declaration(json.dumps(change).encode(), "audits/mine.json")
     assert str(raised.value).startswith("audits/mine.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"prompt_template": "{occupation} {x}"}, "nothing else in braces"),
+        ({"prompt_template": "{occupation} {}"}, "nothing else in braces"),
+        ({"prompt_template": "{occupation.x}"}, "nothing else in braces"),
+        ({"prompt_template": "{occupation:>9999999999}"}, "nothing else in braces"),
+        ({"prompt_template": "{occupation"}, "prompt_template|expected '}'"),
+        ({"occupations": ["doctor", "doctor"]}, "occupations lists a word twice"),
+        ({"attributes": {"gender": ["woman", "woman"]}}, "gender lists a word twice"),
+        ({"alpha": float("nan")}, "finite"),
+    ],
+)
+def test_a_declaration_that_can_not_be_carried_out_is_refused(
+    change: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(AuditError, match=complaint):
+        parse_declaration(json.dumps({"primary": [], **change}).encode(), "audits/mine.json")
+
+
+def test_a_limit_without_end_is_refused() -> None:
+    endpoint = AuditConfig().primary[0].model_dump(mode="json") | {"limit": float("inf")}
+    with pytest.raises(AuditError, match="finite"):
+        parse_declaration(json.dumps({"primary": [endpoint]}).encode(), "audits/mine.json")
+
+
+def test_a_table_s_declaration_lists_what_it_lists_and_leaves_the_rest() -> None:
+    listed = parse_listed(b'{"attributes": {"age": ["5", "10"]}, "alpha": 0.01}', "here")
+    assert listed.occupations is None
+    assert listed.attributes == {"age": ("5", "10")}
+    for said in (b'{"attributes": {}}', b'{"attributes": {"age": ["5"]}}', b'{"occupations": []}'):
+        with pytest.raises(AuditError, match="here: not an audit declaration"):
+            parse_listed(said, "here")

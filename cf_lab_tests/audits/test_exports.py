@@ -37,7 +37,7 @@ def made(
     path = written(folder, rows)
     document, table = table_audit.audit_table(path, table_audit.Choices(**choices))  # type: ignore[arg-type]
     reporting = table_audit.Reporting(key, TODAY.isoformat(), about or About())
-    return table_audit.report_files(path, document, table, reporting)
+    return table_audit.report_files(document, table, reporting)
 
 
 def csv_of(files: dict[str, bytes], name: str) -> pd.DataFrame:
@@ -72,7 +72,7 @@ def test_the_same_table_gives_the_same_body_on_another_day(tmp_path: Path, key: 
     document, table = table_audit.audit_table(path, table_audit.Choices())
     bodies = {
         json.loads(
-            table_audit.report_files(path, document, table, table_audit.Reporting(key, day))[
+            table_audit.report_files(document, table, table_audit.Reporting(key, day))[
                 "report.json"
             ]
         )["body_sha256"]

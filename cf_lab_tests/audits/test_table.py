@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from cf_lab_assets.audits.errors import AuditError
 from cf_lab_assets.audits.layout import answers_of, decisions_of
 from cf_lab_assets.audits.table import Words, read_table
 
-Document = dict[str, object]
+Document = dict[str, Any]
 
 
 def frame(sets: int = 60, seed: int = 0, shift: float = 0.0) -> pd.DataFrame:
@@ -41,16 +42,16 @@ def written(folder: Path, rows: pd.DataFrame, name: str = "scores.csv") -> Path:
     return path
 
 
-def audited(folder: Path, rows: pd.DataFrame, **choices: object) -> Document:
+def audited(folder: Path, rows: pd.DataFrame, **choices: Any) -> Document:
     document, _ = table_audit.audit_table(
         written(folder, rows),
-        table_audit.Choices(**choices),  # type: ignore[arg-type]
+        table_audit.Choices(**choices),
     )
     return document
 
 
-def result(document: Document, ident: str) -> dict[str, object]:
-    return next(one for one in document["results"] if one["id"] == ident)  # type: ignore[attr-defined]
+def result(document: Document, ident: str) -> Document:
+    return next(one for one in document["results"] if one["id"] == ident)
 
 
 def test_a_matched_row_differs_in_the_attribute_and_nothing_else(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_words_without_a_positive_one_are_audited_by_whether_they_are_right(
     assert primary["estimate"] == pytest.approx(share["woman"] - share["man"], abs=1e-9)
     assert primary["verdict"] == "found"
     bare = audited(tmp_path, rows.drop(columns="label"))
-    assert [one for one in bare["results"] if one["family"] == "primary"] == []  # type: ignore[attr-defined]
+    assert [one for one in bare["results"] if one["family"] == "primary"] == []
     assert result(bare, "counterfactual_flip_rate/gender")["estimate"] > 0
 
 
@@ -198,7 +199,7 @@ def test_rows_that_can_not_be_used_are_kept_with_their_reason(tmp_path: Path) ->
     paths = table_audit.write(tmp_path / "out", document, table)
     kept = pq.read_table(paths[1]).to_pandas()
     assert len(kept) == 6
-    assert set(kept["reason"]) == set(document["rows"]["rejected"])  # type: ignore[index]
+    assert set(kept["reason"]) == set(document["rows"]["rejected"])
 
 
 def test_constant_scores_have_no_effect_and_no_effect_size(tmp_path: Path) -> None:
@@ -256,8 +257,8 @@ def test_k_may_be_the_whole_pool(tmp_path: Path, sets: int) -> None:
         (lambda rows: rows.assign(role="source"), "every usable row has the role 'source'"),
     ],
 )
-def test_a_table_that_can_not_be_used_says_why(tmp_path: Path, change: object, says: str) -> None:
-    path = written(tmp_path, change(frame(60)))  # type: ignore[operator]
+def test_a_table_that_can_not_be_used_says_why(tmp_path: Path, change: Any, says: str) -> None:
+    path = written(tmp_path, change(frame(60)))
     with pytest.raises(AuditError, match=says):
         table_audit.audit_table(path, table_audit.Choices())
 
@@ -284,3 +285,308 @@ def test_the_command_prints_what_was_found_and_writes_it(
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert document["schema"] == metrics.SCHEMA
     assert result(document, "primary/gender-man-woman")["verdict"] == "found"
+
+
+# --- declarations ---------------------------------------------------------------------------
+
+
+def asked(queries: tuple[str, ...], sets: int = 40) -> pd.DataFrame:
+    """Every member of `frame` under each query; men score higher under `ceo` alone."""
+    rows = pd.concat([frame(sets, seed).assign(query=q) for seed, q in enumerate(queries)])
+    rows.loc[(rows["query"] == "ceo") & (rows["gender"] == "man"), "score"] += 1.0
+    return rows
+
+
+def declared(folder: Path, **fields: object) -> Path:
+    path = folder / "declaration.json"
+    path.write_text(json.dumps({"bootstrap_draws": 200, "permutations": 999, **fields}))
+    return path
+
+
+def endpoint(**fields: object) -> dict[str, object]:
+    return {
+        "name": "one",
+        "attribute": "gender",
+        "from_value": "woman",
+        "to_value": "man",
+        "prompts_plus": ["all queries"],
+    } | fields
+
+
+@pytest.mark.parametrize("order", [("ceo", "nurse"), ("nurse", "ceo")])
+def test_numbers_keep_their_query_in_whatever_order_it_is_declared(
+    tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    declaration = declared(tmp_path, occupations=order)
+    document = audited(tmp_path, asked(("ceo", "nurse")), declaration=declaration)
+    assert list(document["prompts"]) == list(order)
+    assert result(document, "effect/gender/man-woman/ceo")["verdict"] == "found"
+    assert result(document, "effect/gender/man-woman/nurse")["verdict"] == "not_found"
+    size = "weat_effect_size/gender/man-woman/{}"
+    assert result(document, size.format("ceo"))["verdict"] == "found"
+    assert result(document, size.format("nurse"))["verdict"] == "not_found"
+
+
+def test_queries_that_are_not_declared_are_rejected(tmp_path: Path) -> None:
+    primary = [endpoint(prompts_plus=["nurse"])]
+    declaration = declared(tmp_path, occupations=["nurse"], primary=primary)
+    document = audited(tmp_path, asked(("ceo", "nurse")), declaration=declaration)
+    assert document["rows"]["rejected"] == {"query_is_not_declared": 160}
+    assert result(document, "primary/one")["verdict"] == "not_found"
+
+
+def test_declared_queries_are_audited_one_by_one_and_all_queries_are_pooled(
+    tmp_path: Path,
+) -> None:
+    rows = asked(("ceo", "nurse"))
+    rows = rows[(rows["query"] == "ceo") | (rows["set_id"] < "s0030")]
+    one_by_one = audited(
+        tmp_path, rows, declaration=declared(tmp_path, occupations=["nurse", "ceo"], primary=[])
+    )
+    assert result(one_by_one, "effect/gender/man-woman/nurse")["n_sets"] == 30
+    pooled = audited(
+        tmp_path, rows, declaration=declared(tmp_path, occupations=["all queries"], primary=[])
+    )
+    assert result(pooled, "effect/gender/man-woman/all queries")["n_sets"] == 40
+
+
+def test_contrasts_go_from_an_earlier_declared_value_to_a_later(tmp_path: Path) -> None:
+    values = ["woman", "man"]
+    declaration = declared(tmp_path, attributes={"gender": values})
+    document = audited(tmp_path, frame(60, shift=0.2), declaration=declaration)
+    assert result(document, "primary/gender-woman-man")["estimate"] > 0.1
+    assert document["undeclared"] == ["age=old", "age=young"]
+
+
+def test_a_declared_value_that_never_occurs_is_insufficient(tmp_path: Path) -> None:
+    declaration = declared(
+        tmp_path,
+        attributes={"gender": ["man", "woman", "nonbinary"]},
+        primary=[endpoint(from_value="nonbinary"), endpoint(name="two")],
+    )
+    rows = frame(60).assign(prediction=1, label=1)
+    document = audited(tmp_path, rows, declaration=declaration)
+    assert document["counts"]["gender"]["members"]["nonbinary"] == 0
+    assert result(document, "primary/one")["verdict"] == "insufficient"
+    assert result(document, "primary/two")["verdict"] == "not_found"
+    assert result(document, "selection_rate/gender/nonbinary")["verdict"] == "insufficient"
+
+
+def test_a_value_that_is_not_declared_is_rejected_and_listed(tmp_path: Path) -> None:
+    rows = pd.concat([frame(60), frame(60).assign(gender="other").drop_duplicates("set_id")])
+    declaration = declared(tmp_path, attributes={"gender": ["man", "woman"]}, primary=[])
+    document = audited(tmp_path, rows, declaration=declaration)
+    assert document["rows"]["rejected"] == {"attribute_value_is_not_declared": 60}
+    assert document["undeclared"] == ["age=old", "age=young", "gender=other"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"occupations": ["ceo"], "primary": []}, "queries .occupations. 'ceo', and the table has"),
+        ({"attributes": {"sex": ["m", "f"]}}, "attributes sex, and the attribute columns are"),
+        ({"attributes": {"gender": ["man"]}}, "at least 2 items"),
+        ({"attributes": {"gender": ["Man", "Woman"]}}, "none of the declared.*holds 'man', 'woman"),
+        ({"primary": [endpoint(to_value="boy")]}, "names what is not declared: .'boy'"),
+        ({"prompt_template": "{occupation} {x}"}, "nothing else in braces"),
+    ],
+)
+def test_a_declaration_that_does_not_fit_the_table_says_why(
+    tmp_path: Path, fields: dict[str, object], says: str
+) -> None:
+    with pytest.raises(AuditError, match=says):
+        audited(tmp_path, frame(40), declaration=declared(tmp_path, **fields))
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan")])
+def test_a_limit_that_tolerates_nothing_is_refused(tmp_path: Path, limit: float) -> None:
+    with pytest.raises(AuditError, match="tolerate an effect above 0"):
+        audited(tmp_path, frame(40), limit=limit)
+
+
+# --- words as they stand ----------------------------------------------------------------------
+
+
+def test_a_row_without_a_query_is_rejected_and_overwrites_nothing(tmp_path: Path) -> None:
+    rows = asked(("ceo", "nurse"))
+    stray = frame(2).assign(query=None, score=1000.0)
+    document = audited(tmp_path, pd.concat([rows, stray]))
+    assert document["rows"]["rejected"] == {"query_is_missing": 8}
+    clean = audited(tmp_path, rows)
+    ident = "effect/gender/man-woman/nurse"
+    assert result(document, ident)["estimate"] == result(clean, ident)["estimate"]
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "scores.parquet"])
+def test_columns_without_any_entry_are_as_good_as_absent(tmp_path: Path, name: str) -> None:
+    rows = frame(40).assign(query="", role=None, label=None, prediction="")
+    table = read_table(written(tmp_path, rows, name))
+    assert table.queries.words == ("all queries",)
+    assert table.has == {"score"}
+    assert len(table.sets) == 160
+
+
+def test_ids_and_values_of_a_csv_are_words_and_no_numbers(tmp_path: Path) -> None:
+    ids = ["01", "1", "1.0", "1e0", str(10**19), str(10**19 + 1), "NA", "null"]
+    values = ["05", "5", "5.0", "1e1", "10", "NA", "true", "True"]
+    rows = pd.DataFrame(
+        [(one, value, 0.5) for one in ids for value in values], columns=["set_id", "age", "score"]
+    )
+    table = read_table(written(tmp_path, rows))
+    assert table.set_ids == tuple(sorted(ids))
+    assert table.attributes["age"].words == tuple(sorted(values))
+    assert table.reasons == {}
+
+
+def test_numbers_and_truth_values_of_a_parquet_are_their_plain_text(tmp_path: Path) -> None:
+    rows = pd.DataFrame(
+        {
+            "set_id": [1.0, 1.0, 2.0**50, 20000000.0],
+            "age": [5.0, 10.5, 5.0, np.nan],
+            "veteran": pd.Categorical([True, False, True, True]),
+            "score": pd.Categorical(["0.5", " 1e1 ", "NA", "2"]),
+            "prediction": [1.0, 0.0, 1.0, 1.0],
+        }
+    )
+    table = read_table(written(tmp_path, rows, "scores.parquet"), words=Words("1.0"))
+    assert table.set_ids == ("1", "1125899906842624")
+    assert table.attributes["age"].words == ("10.5", "5")
+    assert table.attributes["veteran"].words == ("false", "true")
+    np.testing.assert_equal(table.score, [0.5, 10.0, np.nan])
+    assert table.decided.tolist() == [1.0, 2.0, 1.0]
+    assert table.reasons == {"attribute_value_is_missing": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("scores.csv", "True", ["True", "False"]),
+        ("scores.csv", "1.0", ["1.0", "0.0"]),
+        ("scores.parquet", "True", [True, False]),
+        ("scores.parquet", "true", [True, False]),
+        ("scores.parquet", "1.0", [1, 0]),
+        ("scores.parquet", "1", [1.0, 0.0]),
+    ],
+)
+def test_the_positive_word_is_found_as_the_file_spells_it(
+    tmp_path: Path, name: str, given: str, words: Any
+) -> None:
+    rows = frame(40)
+    rows["prediction"] = np.where(rows["gender"] == "man", *words)
+    path = written(tmp_path, rows, name)
+    for meaning in (Words(given), Words()):
+        decided = read_table(path, words=meaning).decided
+        assert (decided == 1).sum() == 80
+
+
+@pytest.mark.parametrize(
+    ("columns", "words", "says"),
+    [
+        (("yes", "no"), Words("Yes"), "--positive names 'Yes'.*the words are 'no', 'yes'"),
+        (("1.0", "0.0"), Words("1"), "--positive names '1'.*'0.0', '1.0'"),
+        (("yes", "unclear"), Words("yes", ("Unclear",)), "--abstained names 'Unclear'"),
+        (("0.25", "0.75"), Words(), "'0.25', '0.75', which are measurements"),
+        (([*map(str, range(12))] * 14)[:160], Words("x"), "and 4 more"),
+    ],
+)
+def test_a_word_that_never_occurs_is_refused(
+    tmp_path: Path, columns: Any, words: Words, says: str
+) -> None:
+    rows = frame(40).assign(prediction=np.resize(columns, 160))
+    with pytest.raises(AuditError, match=says):
+        read_table(written(tmp_path, rows), words=words)
+
+
+def test_the_words_of_a_table_without_predictions_are_none(tmp_path: Path) -> None:
+    with pytest.raises(AuditError, match=r"names 'yes', which is no prediction.*words are none"):
+        read_table(written(tmp_path, frame(40)), words=Words("yes"))
+
+
+def test_predictions_and_labels_share_their_words(tmp_path: Path) -> None:
+    rows = frame(40).assign(
+        prediction=np.resize(["1", "0", "unclear"], 160),
+        label=np.resize(["yes", "no", "unclear"], 160),
+    )
+    with pytest.raises(AuditError, match="predictions are '0', '1', labels 'no', 'yes'"):
+        read_table(written(tmp_path, rows), words=Words(abstained=("unclear",)))
+    spelt = rows.assign(label=np.resize(["True", "False"], 160), prediction="1")
+    assert set(read_table(written(tmp_path, spelt)).label) == {0.0, 1.0}
+
+
+def test_a_model_may_abstain_in_words_that_mean_nothing_elsewhere(tmp_path: Path) -> None:
+    rows = frame(40).assign(prediction=np.resize(["yes", "N/A"], 160))
+    table = read_table(written(tmp_path, rows), words=Words("yes", ("N/A",)))
+    assert table.abstained.sum() == 80
+
+
+# --- what the audit says of a table -------------------------------------------------------------
+
+
+def test_it_is_said_that_nothing_counts_as_selected(tmp_path: Path) -> None:
+    rows = frame(40).assign(prediction=np.resize(["yes", "no"], 160))
+    (note,) = audited(tmp_path, rows)["notes"]
+    assert "--positive" in note
+    assert "'no', 'yes'" in note
+    assert audited(tmp_path, rows, words=Words("yes"))["notes"] == []
+
+
+def test_it_is_said_that_an_attribute_leaves_every_row_alone(tmp_path: Path) -> None:
+    rows = frame(15).assign(batch=[f"b{row}" for row in range(60)])
+    notes = audited(tmp_path, rows)["notes"]
+    for name in ("gender", "age", "batch"):
+        assert any(f"differ in {name} and in nothing else" in note for note in notes)
+    assert audited(tmp_path, rows, attributes=("gender", "age"))["notes"] == []
+
+
+def test_an_intersection_of_too_many_values_is_left_out(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        [
+            (s, f"a{i:02}", f"b{rng.integers(15):02}", int(rng.integers(2)))
+            for s in range(30)
+            for i in range(15)
+        ],
+        columns=["set_id", "a", "b", "prediction"],
+    )
+    document = audited(tmp_path, rows, declaration=declared(tmp_path))
+    assert {one["attribute"] for one in document["results"]} == {"a", "b"}
+    assert any("intersection of a and b" in note for note in document["notes"])
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])
+def test_an_index_is_no_attribute(tmp_path: Path, name: str) -> None:
+    rows = frame(10)
+    rows.insert(0, name, range(len(rows)))
+    path = written(tmp_path, rows)
+    with pytest.raises(AuditError, match=r"column 1 has no name.*index=False.*--attributes"):
+        read_table(path)
+    assert list(read_table(path, ("gender", "age")).attributes) == ["gender", "age"]
+
+
+@pytest.mark.parametrize("name", ["set_id", "score"])
+def test_a_column_with_a_meaning_is_no_attribute(tmp_path: Path, name: str) -> None:
+    with pytest.raises(AuditError, match=f"'{name}' has a meaning of its own"):
+        read_table(written(tmp_path, frame(10)), ("gender", name))
+
+
+def test_dates_are_no_scores(tmp_path: Path) -> None:
+    rows = frame(10)
+    for name, day in (("d.csv", "2024-01-01"), ("d.parquet", pd.Timestamp("2024-01-01"))):
+        path = written(tmp_path, rows.assign(score=day), name)
+        with pytest.raises(AuditError, match=r"'score' holds what is no number.*leave the column"):
+            read_table(path)
+
+
+def test_the_command_says_what_was_left_out_and_refuses_a_limit_of_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CF_LAB_HOME", str(tmp_path / "home"))
+    path = written(tmp_path, frame(40).assign(prediction=np.resize(["yes", "no"], 160)))
+    command = ["audit", str(path), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli.app, command)
+    assert done.exit_code == 0, done.output
+    assert "no word was named with --positive" in done.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert any("--positive" in one for one in report["body"]["limitations"])
+    refused = CliRunner().invoke(cli.app, [*command, "--limit", "0"])
+    assert isinstance(refused.exception, AuditError)

@@ -125,6 +125,13 @@ SCHEDULES = [
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Looks each night whether every gate still holds on the current release.",
     ),
+    dg.ScheduleDefinition(
+        name="monthly_retention",
+        job_name=withdrawal.drop_old_releases.name,
+        cron_schedule="0 6 1 * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Drops the records of releases that no rollback will want soon.",
+    ),
 ]
 
 SENSORS = [

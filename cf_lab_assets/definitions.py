@@ -65,7 +65,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             if isinstance(asset, dg.AssetsDefinition)
         ],
         asset_checks=dg.load_asset_checks_from_modules(CHECK_MODULES),
-        jobs=[*automation.JOBS, withdrawal.roll_back],
+        jobs=[*automation.JOBS, withdrawal.roll_back, withdrawal.drop_old_releases],
         schedules=automation.SCHEDULES,
         sensors=automation.SENSORS,
         resources={**defaults, **(resources or {})},

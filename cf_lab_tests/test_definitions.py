@@ -159,6 +159,7 @@ def test_jobs_schedules_and_sensors_are_there():
         "daily_backup",
         "daily_model_verification",
         "daily_release_verification",
+        "monthly_retention",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         "incoming_deliveries",
@@ -176,6 +177,7 @@ def test_jobs_schedules_and_sensors_are_there():
         "verify_models",
         "verify_release",
         "roll_back",
+        "drop_old_releases",
     ):
         assert DEFS.resolve_job_def(name).executor_def is dg.in_process_executor
 

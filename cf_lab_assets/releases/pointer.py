@@ -86,7 +86,7 @@ def rollback(
         CatalogError: There is nothing to roll back to, or the named release can't be it.
     """
     moved = _move(catalog, cache, lambda: catalog.roll_back(to, of, reason))
-    error = moved.cache_error or _attempt(lambda: warm(catalog, cache, moved.release_id))
+    error = moved.cache_error or attempt(lambda: warm(catalog, cache, moved.release_id))
     return Moved(moved.release_id, moved.previous, moved.changed, error)
 
 
@@ -104,16 +104,17 @@ def reconcile(catalog: Catalog, cache: Cache) -> Reconciled:
 
 def _move(catalog: Catalog, cache: Cache, change: Callable[[], Flip]) -> Moved:
     with catalog.publishing():
-        error = _attempt(cache.clear_pointer)
+        error = attempt(cache.clear_pointer)
         try:
             flip = change()
         finally:
             # Also where the change was refused, and without a try where the cache is down.
-            error = error or _attempt(lambda: _set_hint(catalog, cache))
+            error = error or attempt(lambda: _set_hint(catalog, cache))
     return Moved(flip.release_id, flip.previous, flip.changed, error)
 
 
-def _attempt(action: Callable[[], object]) -> str | None:
+def attempt(action: Callable[[], object]) -> str | None:
+    """Do something with the cache; why it could not be done, None where it was."""
     from cf_lab_resources.cache import CacheError
 
     try:

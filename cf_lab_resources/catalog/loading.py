@@ -30,6 +30,8 @@ COLUMNS = ("release_id", "id", "set_id", "image_sha256", "record")
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TRAILER = struct.pack(">h", -1)
 _READ_BYTES = 1 << 18
+TABLES = ("release_pairs", "release_sets")
+DROP_LOCK_SECONDS = 5
 _LOAD_LOCK = "cf_lab load "
 
 
@@ -100,18 +102,26 @@ def load(connection: Connection, release: NewRelease, pairs: Batches, sets: Batc
             (_LOAD_LOCK + release.release_id,),
         )
         cursor.execute(
-            "SELECT content_hash FROM releases WHERE release_id = %s", (release.release_id,)
+            "SELECT content_hash, dropped_at FROM releases WHERE release_id = %s",
+            (release.release_id,),
         )
         row = cursor.fetchone()
         if row is not None:
             _check_same(release, row[0])
-            return Loaded(new=False)
+            if row[1] is None:
+                return Loaded(new=False)
         # Attaching locks the parent until the commit: always in this order, so no two deadlock.
         counts = [
             _load_partition(cursor, table, release.release_id, batches)
-            for table, batches in (("release_pairs", pairs), ("release_sets", sets))
+            for table, batches in zip(TABLES, (pairs, sets), strict=True)
         ]
-        _insert_release(cursor, release, *counts)
+        if row is None:
+            _insert_release(cursor, release)
+        else:
+            cursor.execute(
+                "UPDATE releases SET dropped_at = NULL WHERE release_id = %s", (release.release_id,)
+            )
+        _record_staged(cursor, release, *counts)
     return Loaded(True, *counts)
 
 
@@ -158,7 +168,23 @@ def _load_partition(cursor: Cursor, table: str, release_id: str, batches: Batche
     return stream.rows
 
 
-def _insert_release(cursor: Cursor, release: NewRelease, pairs: int, sets: int) -> None:
+def drop(cursor: Cursor, release_id: str) -> None:
+    """Drops a release's partitions and notes when.
+
+    Taking a partition off locks its parent against readers for a moment. Who can't get the lock
+    soon gives up rather than hold up the readers that queue behind it.
+    """
+    cursor.execute(f"SET LOCAL lock_timeout = '{DROP_LOCK_SECONDS}s'")
+    for table in TABLES:
+        partition = sql.Identifier(f"{table}_{release_id}")
+        cursor.execute(
+            sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(sql.Identifier(table), partition)
+        )
+        cursor.execute(sql.SQL("DROP TABLE {}").format(partition))
+    cursor.execute("UPDATE releases SET dropped_at = now() WHERE release_id = %s", (release_id,))
+
+
+def _insert_release(cursor: Cursor, release: NewRelease) -> None:
     cursor.execute(
         "INSERT INTO releases (release_id, content_hash, dataset_hash, state, report_key, manifest)"
         " VALUES (%s, %s, %s, 'candidate', %s, %s)",
@@ -170,6 +196,9 @@ def _insert_release(cursor: Cursor, release: NewRelease, pairs: int, sets: int) 
             json.dumps(release.manifest),
         ),
     )
+
+
+def _record_staged(cursor: Cursor, release: NewRelease, pairs: int, sets: int) -> None:
     cursor.execute(
         "INSERT INTO release_events (release_id, event, detail) VALUES (%s, 'staged', %s)",
         (release.release_id, json.dumps({"pairs": pairs, "sets": sets})),

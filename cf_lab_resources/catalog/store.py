@@ -41,7 +41,7 @@ ITERATION_ROWS = 1000
 _TABLES: dict[Kind, str] = {"pair": "release_pairs", "set": "release_sets"}
 _RELEASE = (
     "SELECT release_id, content_hash, dataset_hash, state, created_at, published_at, report_key,"
-    " manifest FROM releases"
+    " manifest, dropped_at FROM releases"
 )
 _WAIVER = "waiver_id, gate, person, reason, granted_at, until, revoked_at"
 _FLIP_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('cf_lab flip', 0))"
@@ -61,6 +61,7 @@ class Release:
         published_at: When it last became current; None for a candidate.
         report_key: Bucket key of its HTML report.
         manifest: What it is made of.
+        dropped_at: When its records were dropped to make room; None where they are there.
     """
 
     release_id: str
@@ -71,6 +72,7 @@ class Release:
     published_at: datetime | None
     report_key: str | None
     manifest: dict[str, Any] = field(repr=False)
+    dropped_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -280,6 +282,7 @@ class Catalog:
                 state, previous = _state(cursor, release_id), _current(cursor)
                 if state == "current":
                     return Flip(release_id, previous, changed=False)
+                _check_records(cursor, release_id)
                 if state == "withdrawn":
                     raise CatalogError(
                         f"release {release_id} was withdrawn and is not published again; make a "
@@ -317,8 +320,33 @@ class Catalog:
                         f"release {target} was never current; only the gates' way leads there: "
                         "materialise releases/current"
                     )
+                _check_records(cursor, target)
                 _flip(cursor, target, "rolled_back_to", previous, "withdrawn", reason)
                 return Flip(target, previous, changed=True)
+
+        return self._in_transaction(work)
+
+    def drop_records(self, release_id: str) -> bool:
+        """Drops a release's partitions; its row, manifest and events stay.
+
+        Returns:
+            False where they were dropped before.
+
+        Raises:
+            CatalogError: There is no such release, it is current, or readers hold its table for
+                longer than `DROP_LOCK_SECONDS`.
+        """
+
+        def work(connection: Connection) -> bool:
+            with connection.cursor() as cursor:
+                cursor.execute(_FLIP_LOCK)
+                if _state(cursor, release_id) == "current":
+                    raise CatalogError(f"release {release_id} is current; its records are kept")
+                if _is_dropped(cursor, release_id):
+                    return False
+                loading.drop(cursor, release_id)
+                _record(cursor, release_id, "dropped", {})
+                return True
 
         return self._in_transaction(work)
 
@@ -413,6 +441,22 @@ def _state(cursor: Cursor, release_id: str) -> str:
     return str(row[0])
 
 
+def _is_dropped(cursor: Cursor, release_id: str) -> bool:
+    cursor.execute(
+        "SELECT dropped_at IS NOT NULL FROM releases WHERE release_id = %s", (release_id,)
+    )
+    (row,) = cursor.fetchall()
+    return bool(row[0])
+
+
+def _check_records(cursor: Cursor, release_id: str) -> None:
+    if _is_dropped(cursor, release_id):
+        raise CatalogError(
+            f"the records of release {release_id} were dropped to make room; stage its dataset "
+            "again by materialising releases/candidate, or name another release"
+        )
+
+
 def _current(cursor: Cursor) -> str | None:
     cursor.execute("SELECT release_id FROM releases WHERE state = 'current' FOR UPDATE")
     row = cursor.fetchone()
@@ -421,7 +465,7 @@ def _current(cursor: Cursor) -> str | None:
 
 def _last_superseded(cursor: Cursor) -> str:
     cursor.execute(
-        "SELECT release_id FROM releases WHERE state = 'superseded'"
+        "SELECT release_id FROM releases WHERE state = 'superseded' AND dropped_at IS NULL"
         " ORDER BY published_at DESC, release_id LIMIT 1"
     )
     row = cursor.fetchone()

@@ -6,6 +6,7 @@ report, from which it is staged again under the same id.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -58,5 +59,5 @@ def drop_old(catalog: Catalog, cache: Cache, keep: int = KEPT) -> list[str]:
     for release in too_old(catalog.list_releases(), keep):
         if catalog.drop_records(release.release_id):
             dropped.append(release.release_id)
-        attempt(lambda one=release: cache.drop(one.release_id))
+        attempt(functools.partial(cache.drop, release.release_id))
     return dropped

@@ -205,11 +205,27 @@ def _record_staged(cursor: Cursor, release: NewRelease, pairs: int, sets: int) -
     )
 
 
+def encoded(release_id: str, batches: Batches) -> Iterator[bytes]:
+    """Records in PostgreSQL's binary COPY format, a piece for each batch."""
+    head = struct.pack(">h", len(COLUMNS)) + _field(release_id.encode())
+    yield _HEADER
+    for batch in batches:
+        yield b"".join(
+            head
+            + _field(record.id.encode())
+            + _field(record.set_id.encode())
+            + _field(record.image_sha256.encode())
+            + _field(record.body)
+            for record in batch
+        )
+    yield _TRAILER
+
+
 class _CopyStream:
     """A file for psycopg2 to read, made of batches of records as they come."""
 
     def __init__(self, release_id: str, batches: Batches) -> None:
-        self._chunks = self._encode(release_id, batches)
+        self._chunks = encoded(release_id, self._counted(batches))
         self._rest = b""
         self.rows = 0
         self.error: Exception | None = None
@@ -229,21 +245,11 @@ class _CopyStream:
         data, self._rest = self._rest[:size], self._rest[size:]
         return data
 
-    def _encode(self, release_id: str, batches: Batches) -> Iterator[bytes]:
-        head = struct.pack(">h", len(COLUMNS)) + _field(release_id.encode())
-        yield _HEADER
+    def _counted(self, batches: Batches) -> Iterator[list[Record]]:
         for batch in batches:
-            rows = [
-                head
-                + _field(record.id.encode())
-                + _field(record.set_id.encode())
-                + _field(record.image_sha256.encode())
-                + _field(record.body)
-                for record in batch
-            ]
-            self.rows += len(rows)
-            yield b"".join(rows)
-        yield _TRAILER
+            found = list(batch)
+            self.rows += len(found)
+            yield found
 
 
 def _field(value: bytes) -> bytes:

@@ -497,7 +497,9 @@ def release_list() -> None:
     """All releases, newest first."""
     with opened() as lab:
         for release in lab.catalog.list_releases():
-            print(f"{release.release_id}  {release.state:<10}  {release.created_at:%Y-%m-%d %H:%M}")
+            dropped = "  records dropped" if release.dropped_at else ""
+            made = f"{release.created_at:%Y-%m-%d %H:%M}"
+            print(f"{release.release_id}  {release.state:<10}  {made}{dropped}")
 
 
 @release_app.command("show")

@@ -225,15 +225,21 @@ def stream_rows(
         BucketKeyError: there is no such object.
         ScratchError: there is no room for it on this machine.
     """
-    import pyarrow.parquet as pq
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.parquet"
         with on_disk(path):
             bucket.get_file(key, path)
         # An open file outlives its name, so that who stops reading midway leaves nothing behind.
-        table = pq.ParquetFile(path)
+        table = _opened(path)
     yield from _rows(table, columns)
+
+
+def _opened(path: Path) -> Any:
+    """A Parquet file to be read in batches."""
+    import pyarrow.parquet as pq
+
+    # With the default Arrow keeps all that it has read of a file until the file is closed.
+    return pq.ParquetFile(path, pre_buffer=False)
 
 
 def _rows(table: Any, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -294,15 +300,13 @@ class Staged:
 
     def differs(self, bucket: Bucket, batch: str, table: str) -> bool:
         """Whether the bucket holds other rows of this table, or no such table."""
-        import pyarrow.parquet as pq
-
         if not bucket.exists(batch_key(batch, table)):
             return True
         writer = self._writers[table]
         writer.close()
         old = writer.path.with_suffix(".old")
         bucket.get_file(batch_key(batch, table), old)
-        with pq.ParquetFile(old) as before, pq.ParquetFile(writer.path) as now:
+        with _opened(old) as before, _opened(writer.path) as now:
             pairs = zip_longest(before.iter_batches(ROWS_AT_ONCE), now.iter_batches(ROWS_AT_ONCE))
             return any(a is None or b is None or not a.equals(b) for a, b in pairs)
 
@@ -318,10 +322,8 @@ class Staged:
 
     def rows(self, table: str) -> Iterator[dict[str, Any]]:
         """The rows of a finished table as they will be read back."""
-        import pyarrow.parquet as pq
-
         self._writers[table].close()
-        return _rows(pq.ParquetFile(self._writers[table].path))
+        return _rows(_opened(self._writers[table].path))
 
 
 @contextmanager

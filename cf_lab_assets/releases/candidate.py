@@ -203,7 +203,8 @@ def rows(path: Path) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    # With the default Arrow keeps all that it has read until the file is closed.
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
             yield from pa.Table.from_batches([batch]).to_pylist(maps_as_pydicts="strict")
 

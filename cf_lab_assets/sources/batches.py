@@ -255,7 +255,7 @@ def read_pairs(bucket: Bucket, batch: str) -> Iterator[SourcePair]:
     manifest = read_manifest(bucket, batch)
     if manifest is None:
         raise not_delivered(batch)
-    table = pq.ParquetFile(pa.BufferReader(_pairs_bytes(bucket, manifest)))
+    table = pq.ParquetFile(pa.BufferReader(_pairs_bytes(bucket, manifest)), pre_buffer=False)
     for rows in table.iter_batches(batch_size=1024):
         for row in rows.to_pylist():
             row["attributes"], row["extra"] = dict(row["attributes"]), dict(row["extra"])

@@ -59,7 +59,7 @@ def write_rows(path: Path, rows: int) -> None:
 
 def records(path: Path) -> Iterator[list[Record]]:
     """The rows, a batch at a time."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(BATCH_ROWS):
             columns = (column.to_pylist() for column in batch.columns)
             yield [

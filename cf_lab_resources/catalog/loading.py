@@ -29,6 +29,7 @@ COLUMNS = ("release_id", "id", "set_id", "image_sha256", "record")
 # "Documentation: COPY, File Formats, Binary Format": signature, flags, length of the extension.
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TRAILER = struct.pack(">h", -1)
+_LENGTH = struct.Struct(">i").pack
 _READ_BYTES = 1 << 18
 TABLES = ("release_pairs", "release_sets")
 DROP_LOCK_SECONDS = 5
@@ -207,17 +208,18 @@ def _record_staged(cursor: Cursor, release: NewRelease, pairs: int, sets: int) -
 
 def encoded(release_id: str, batches: Batches) -> Iterator[bytes]:
     """Records in PostgreSQL's binary COPY format, a piece for each batch."""
-    head = struct.pack(">h", len(COLUMNS)) + _field(release_id.encode())
+    named = release_id.encode()
+    head = struct.pack(">h", len(COLUMNS)) + _LENGTH(len(named)) + named
     yield _HEADER
     for batch in batches:
-        yield b"".join(
-            head
-            + _field(record.id.encode())
-            + _field(record.set_id.encode())
-            + _field(record.image_sha256.encode())
-            + _field(record.body)
-            for record in batch
-        )
+        pieces: list[bytes] = []
+        for record in batch:
+            pieces.append(head)
+            for text in (record.id, record.set_id, record.image_sha256):
+                value = text.encode()
+                pieces += (_LENGTH(len(value)), value)
+            pieces += (_LENGTH(len(record.body)), record.body)
+        yield b"".join(pieces)
     yield _TRAILER
 
 
@@ -226,7 +228,7 @@ class _CopyStream:
 
     def __init__(self, release_id: str, batches: Batches) -> None:
         self._chunks = encoded(release_id, self._counted(batches))
-        self._rest = b""
+        self._chunk, self._read = b"", 0
         self.rows = 0
         self.error: Exception | None = None
 
@@ -234,15 +236,17 @@ class _CopyStream:
         raise NotImplementedError("psycopg2 reads binary data by size")
 
     def read(self, size: int = _READ_BYTES, /) -> bytes:
+        """At most `size` bytes of one chunk; none at the end."""
         try:
-            while len(self._rest) < size:
-                self._rest += next(self._chunks)
+            while self._read == len(self._chunk):
+                self._chunk, self._read = next(self._chunks), 0
         except StopIteration:
-            pass
+            return b""
         except Exception as error:
             self.error = error
             raise
-        data, self._rest = self._rest[:size], self._rest[size:]
+        data = self._chunk[self._read : self._read + size]
+        self._read += len(data)
         return data
 
     def _counted(self, batches: Batches) -> Iterator[list[Record]]:
@@ -250,7 +254,3 @@ class _CopyStream:
             found = list(batch)
             self.rows += len(found)
             yield found
-
-
-def _field(value: bytes) -> bytes:
-    return struct.pack(">i", len(value)) + value

@@ -35,6 +35,8 @@ from cf_lab_resources.engine.questions import FORCED_CHOICE
 
 Result = Mapping[str, Any]
 
+# Numbers from here on are written by their power of ten.
+SPELT_OUT = 1e9
 DASH, MINUS, INFINITY = "\u2013", "\u2212", "\u221e"
 REASONS = {
     INTERVAL: "the interval includes no effect",
@@ -242,7 +244,7 @@ def plain(value: Any, digits: int = 3) -> str:
     if 1e-8 < abs(number) < 10 ** (1 - digits):
         # Two digits of what would be cut to one or none.
         digits = 1 - math.floor(math.log10(abs(number)))
-    text = f"{number:.{digits}f}"
+    text = f"{number:.{digits}f}" if abs(number) < SPELT_OUT else f"{number:.3g}"
     return text.replace("-", MINUS) if float(text) else text.removeprefix("-")
 
 

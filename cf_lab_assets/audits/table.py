@@ -70,6 +70,8 @@ NO_SET, NO_VALUE, OTHER_VALUE, NO_QUERY, OTHER_QUERY, BAD_SCORE, BAD_ROLE, NO_AN
     "no_score_and_no_prediction",
     "duplicate_of_another_row",
 )
+# The third power of a larger one has no place in a float, and statistics need such powers.
+LARGEST_SCORE, TOO_LARGE = 1e100, "score_is_too_large"
 
 
 @dataclass(frozen=True)
@@ -383,6 +385,7 @@ def _reasons(data: pa.Table, names: Sequence[str], listed: Listed) -> NDArray[An
     if SCORE in data.column_names:
         score = _floats(data, SCORE)
         mark(~_null(data, SCORE) & ~np.isfinite(score), BAD_SCORE)
+        mark(np.abs(score) > LARGEST_SCORE, TOO_LARGE)
         answered |= np.isfinite(score)
     if PREDICTION in data.column_names:
         answered |= ~_null(data, PREDICTION)

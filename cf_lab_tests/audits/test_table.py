@@ -590,3 +590,11 @@ def test_the_command_says_what_was_left_out_and_refuses_a_limit_of_nothing(
     assert any("--positive" in one for one in report["body"]["limitations"])
     refused = CliRunner().invoke(cli.app, [*command, "--limit", "0"])
     assert isinstance(refused.exception, AuditError)
+
+
+def test_scores_without_room_for_their_powers_are_rejected(tmp_path: Path) -> None:
+    rows = frame(30)
+    rows.loc[0, "score"] = 1e200
+    document, table = table_audit.audit_table(written(tmp_path, rows), table_audit.Choices())
+    assert document["rows"]["rejected"] == {"score_is_too_large": 1}
+    assert len(table.rejected) == 1

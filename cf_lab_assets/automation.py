@@ -97,7 +97,24 @@ JOBS = [
     ),
 ]
 
+
+@dg.schedule(
+    job_name=AUDIT,
+    cron_schedule="0 2 * * 0",
+    description="Asks every audited model anew each Sunday, as an endpoint may have changed; the "
+    "report and what depends on it follow.",
+)
+def weekly_full_audit(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
+    """A run for each audited model, under one key a week."""
+    week = context.scheduled_execution_time.date().isoformat()
+    return [
+        dg.RunRequest(run_key=f"{week}:{model}", partition_key=model)
+        for model in names.AUDITED_MODELS.get_partition_keys()
+    ]
+
+
 SCHEDULES = [
+    weekly_full_audit,
     dg.ScheduleDefinition(
         name="daily_refresh",
         job_name=MAKE_DATASET,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 import dagster as dg
 import pytest
 
@@ -75,3 +77,32 @@ def test_a_new_dataset_is_packaged_by_itself(instance):
     materialise(instance, names.DATASET)
     tick = tick_after(instance, baseline.cursor)
     assert tick.get_num_requested(names.PACKAGE) == 1
+
+
+SUNDAY = datetime.datetime(2026, 11, 29, 2, tzinfo=datetime.UTC)
+
+
+def ticked(instance, schedule, at=SUNDAY):
+    """What a schedule asks for at a time, as the daemon evaluates it."""
+    context = dg.build_schedule_context(
+        instance=instance, scheduled_execution_time=at, repository_def=DEFS.get_repository_def()
+    )
+    return schedule.evaluate_tick(context).run_requests
+
+
+def test_every_schedule_ticks_into_a_run_of_its_job(instance):
+    for schedule in DEFS.get_repository_def().schedule_defs:
+        asked = ticked(instance, schedule)
+        assert asked, schedule.name
+        assert DEFS.resolve_job_def(schedule.job_name)
+
+
+def test_the_weekly_audit_asks_every_model_once_a_week(instance):
+    schedule = DEFS.get_repository_def().get_schedule_def("weekly_full_audit")
+    asked = ticked(instance, schedule)
+    models = names.AUDITED_MODELS.get_partition_keys()
+    assert [one.partition_key for one in asked] == models
+    again = ticked(instance, schedule)
+    assert [one.run_key for one in again] == [one.run_key for one in asked]
+    later = ticked(instance, schedule, SUNDAY + datetime.timedelta(days=7))
+    assert not {one.run_key for one in later} & {one.run_key for one in asked}

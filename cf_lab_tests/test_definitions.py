@@ -160,6 +160,7 @@ def test_jobs_schedules_and_sensors_are_there():
         "daily_model_verification",
         "daily_release_verification",
         "monthly_retention",
+        "weekly_full_audit",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         "incoming_deliveries",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ def audit_table(path: Path, choices: Choices) -> tuple[dict[str, Any], ScoreTabl
     """
     said, origin = _declared(choices.declaration), str(choices.declaration or path)
     listed = parse_listed(said, origin)
+    _check_said_once(said, choices, origin)
     table = read_table(path, choices.attributes, choices.words, listed)
     config = parse_declaration(said, origin, _defaults(table, choices, listed))
     prompts, answers = config.occupations, metrics.table_answers(table, config)
@@ -137,6 +139,21 @@ def _defaults(table: ScoreTable, choices: Choices, listed: Listed) -> dict[str, 
         "placebo": "optional",
         "top_k": choices.top_k,
     }
+
+
+def _check_said_once(said: bytes, choices: Choices, origin: str) -> None:
+    """What a declaration says nothing else may say: it stood before the scores did.
+
+    Raises:
+        AuditError: an option says it too.
+    """
+    declared = json.loads(said)
+    for option, given, name in (("limit", choices.limit, "primary"), ("k", choices.top_k, "top_k")):
+        if given is not None and name in declared:
+            raise AuditError(
+                f"{origin}: it declares {name}, and --{option} {given:g} would be ignored; leave "
+                f"the option out, or {name} out of the declaration"
+            )
 
 
 def _limit(choices: Choices) -> float | None:

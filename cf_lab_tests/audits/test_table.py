@@ -598,3 +598,18 @@ def test_scores_without_room_for_their_powers_are_rejected(tmp_path: Path) -> No
     document, table = table_audit.audit_table(written(tmp_path, rows), table_audit.Choices())
     assert document["rows"]["rejected"] == {"score_is_too_large": 1}
     assert len(table.rejected) == 1
+
+
+@pytest.mark.parametrize(
+    ("declared", "option", "choices"),
+    [({"primary": []}, "--limit 0.1", {"limit": 0.1}), ({"top_k": 5}, "--k 7", {"top_k": 7})],
+)
+def test_an_option_that_a_declaration_overrides_is_refused(
+    tmp_path: Path, declared: dict[str, object], option: str, choices: dict[str, Any]
+) -> None:
+    said = tmp_path / "declaration.json"
+    said.write_text(json.dumps(declared))
+    with pytest.raises(AuditError, match=f"{option} would be ignored"):
+        table_audit.audit_table(
+            written(tmp_path, frame(30)), table_audit.Choices(declaration=said, **choices)
+        )

@@ -2,7 +2,8 @@
 
 Each happening is told once. The sensor remembers how far it has read Dagster's event log, and goes
 on only once the receiver has taken the alerts, so that a receiver that is down delays them and
-loses none. What happened before the sensor was first switched on is not told.
+loses none. Dagster's own sensor of failed runs goes on when telling fails, so it is not used. What
+happened before the sensor was first switched on is not told.
 """
 
 from __future__ import annotations
@@ -18,16 +19,21 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS = 30
 EVENTS_A_TICK = 500
+TOLD = (
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+    dg.DagsterEventType.FRESHNESS_STATE_CHANGE,
+    dg.DagsterEventType.RUN_FAILURE,
+)
 NOBODY = "; CF_LAB_ALERT_URL is not set, so nobody was told"
 
 
 @dg.sensor(
     minimum_interval_seconds=INTERVAL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells whoever is on duty, once each, of checks that failed and of assets that "
-    "are no longer fresh.",
+    description="Tells whoever is on duty, once each, of checks and runs that failed and of assets "
+    "that are no longer fresh.",
 )
-def alert_of_failed_checks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+def alert_of_failures(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Alerts for what the event log has had since the last tick."""
     storage = context.instance.event_log_storage
     if context.cursor is None:
@@ -37,10 +43,7 @@ def alert_of_failed_checks(context: dg.SensorEvaluationContext) -> dg.SensorResu
     records = sorted(
         (
             record
-            for kind in (
-                dg.DagsterEventType.ASSET_CHECK_EVALUATION,
-                dg.DagsterEventType.FRESHNESS_STATE_CHANGE,
-            )
+            for kind in TOLD
             for record in storage.get_event_records(
                 dg.EventRecordsFilter(kind, after_cursor=after), EVENTS_A_TICK, ascending=True
             )
@@ -54,27 +57,6 @@ def alert_of_failed_checks(context: dg.SensorEvaluationContext) -> dg.SensorResu
     return dg.SensorResult(cursor=str(newest), skip_reason=found + ("" if told else NOBODY))
 
 
-@dg.run_failure_sensor(
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells whoever is on duty of runs that failed.",
-    minimum_interval_seconds=INTERVAL_SECONDS,
-)
-def alert_of_failed_runs(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
-    """An alert for a run that failed for good."""
-    from cf_lab_resources.alerts import Alert
-
-    run = context.dagster_run
-    alert = Alert(
-        name="RunFailed",
-        severity="critical",
-        at=datetime.datetime.now(datetime.UTC),
-        summary=f"a run of {run.job_name} failed",
-        description=context.failure_event.message or "the run gave no reason",
-        labels={"job": run.job_name, "run_id": run.run_id},
-    )
-    return None if _tell([alert]) else dg.SkipReason(alert.summary + NOBODY)
-
-
 def alerts_of(record: dg.EventLogRecord) -> Iterator[Alert]:
     """What a person should know of an event: of most of them nothing."""
     event = record.event_log_entry.dagster_event
@@ -85,6 +67,8 @@ def alerts_of(record: dg.EventLogRecord) -> Iterator[Alert]:
         yield from _of_check(event.asset_check_evaluation_data, at)
     elif event.event_type == dg.DagsterEventType.FRESHNESS_STATE_CHANGE:
         yield from _of_freshness(event.event_specific_data, at)
+    elif event.event_type == dg.DagsterEventType.RUN_FAILURE:
+        yield from _of_run(event, record.run_id, at)
 
 
 def _of_check(found: dg.AssetCheckEvaluation, at: datetime.datetime) -> Iterator[Alert]:
@@ -122,6 +106,19 @@ def _of_freshness(change: object, at: datetime.datetime) -> Iterator[Alert]:
         description=f"it was not made anew within its window; materialise {asset}, and look in "
         "the UI's automation page at what should have done it",
         labels={"asset": asset, "state": change.new_state.value.lower()},
+    )
+
+
+def _of_run(event: dg.DagsterEvent, run_id: str, at: datetime.datetime) -> Iterator[Alert]:
+    from cf_lab_resources.alerts import Alert
+
+    yield Alert(
+        name="RunFailed",
+        severity="critical",
+        at=at,
+        summary=f"a run of {event.job_name} failed",
+        description=event.message or "the run gave no reason",
+        labels={"job": event.job_name, "run_id": run_id},
     )
 
 

@@ -154,8 +154,7 @@ SCHEDULES = [
 SENSORS = [
     incoming_sensor(MAKE_COUNTERFACTUALS),
     withdrawal.withdraw_failed_release,
-    alerting.alert_of_failed_checks,
-    alerting.alert_of_failed_runs,
+    alerting.alert_of_failures,
     dg.AutomationConditionSensorDefinition(
         "follow_upstream",
         target=dg.AssetSelection.assets(*_FOLLOWS, *_GATED),

@@ -80,7 +80,7 @@ def evaluate(instance: dg.DagsterInstance, passed: bool, severity: Any = "ERROR"
 
 def tick(instance: dg.DagsterInstance, cursor: str | None) -> dg.SensorResult:
     context = dg.build_sensor_context(instance=instance, cursor=cursor)
-    found = alerting.alert_of_failed_checks(context)
+    found = alerting.alert_of_failures(context)
     assert isinstance(found, dg.SensorResult)
     return found
 
@@ -145,7 +145,9 @@ def test_many_failures_are_told_over_several_ticks(
     assert len(receiver.alerts) == 5
 
 
-def test_a_failed_run_is_told(receiver: Receiver, instance: dg.DagsterInstance) -> None:
+def test_a_failed_run_is_told_also_by_a_receiver_that_was_down(
+    receiver: Receiver, instance: dg.DagsterInstance
+) -> None:
     @dg.op
     def fails() -> None:
         raise dg.Failure("the disk is full; make room", allow_retries=False)
@@ -154,16 +156,14 @@ def test_a_failed_run_is_told(receiver: Receiver, instance: dg.DagsterInstance) 
     def doomed() -> None:
         fails()
 
+    cursor = tick(instance, None).cursor
     result = doomed.execute_in_process(instance=instance, raise_on_error=False)
-    run = instance.get_run_by_id(result.run_id)
-    assert run is not None
-    context = dg.build_run_status_sensor_context(
-        sensor_name="alert_of_failed_runs",
-        dagster_instance=instance,
-        dagster_run=run,
-        dagster_event=next(e for e in result.all_events if e.is_run_failure),
-    ).for_run_failure()
-    alerting.alert_of_failed_runs(context)
+    receiver.status = 503
+    with pytest.raises(AlertError, match="status 503"):
+        tick(instance, cursor)
+    receiver.status = 200
+    cursor = tick(instance, cursor).cursor
+    tick(instance, cursor)
     assert receiver.names() == [("RunFailed", "critical")]
     assert receiver.alerts[0]["labels"]["job"] == "doomed"
     assert receiver.alerts[0]["labels"]["run_id"] == result.run_id

@@ -166,8 +166,7 @@ def test_jobs_schedules_and_sensors_are_there():
         "incoming_deliveries",
         "follow_upstream",
         "withdraw_failed_release",
-        "alert_of_failed_checks",
-        "alert_of_failed_runs",
+        "alert_of_failures",
     }
     for name in (
         "make_counterfactuals",

@@ -85,7 +85,9 @@ DEFINITIONS = (
         "MinSkew is -inf where a value is absent from the top K.",
         "As for Skew@K.",
         "As for Skew@K.",
-        "As for Skew@K; p one-sided, high for MaxSkew and low for MinSkew.",
+        "From max-T intervals of all values' shares of the top K, on the scale of arcsine of the "
+        "root (Westfall and Young 1993), which hold together. p: exchange of values within sets, "
+        "one-sided, high for MaxSkew and low for MinSkew.",
     ),
     _entry(
         (r.NDKL,),
@@ -166,7 +168,8 @@ DEFINITIONS = (
         "selected it is not computed.",
         NO_TIES,
         f"{DECIDED} Values under the minimum of sets are left out and listed.",
-        f"{MAX_T} Ratios on their logarithms.",
+        f"{MAX_T} Of the ratio on logarithms of (hits + 1/2) / (n + 1); its p is that of the "
+        "difference, which has the same hypothesis.",
     ),
     _entry(
         (r.DISPARATE_IMPACT,),

@@ -250,7 +250,7 @@ def judge(bucket: Bucket, catalog: Catalog, release_id: str) -> list[GateResult]
 
 
 def last_good(bucket: Bucket, catalog: Catalog, before: str) -> str:
-    """The release superseded last of which every gate still holds.
+    """The release superseded last that has its records and of which every gate still holds.
 
     Pictures are stored once for all releases that show them, so that what damaged one may have
     damaged others.
@@ -265,6 +265,8 @@ def last_good(bucket: Bucket, catalog: Catalog, before: str) -> str:
     """
     found = []
     for release in catalog.list_releases(states=["superseded"]):
+        if release.dropped_at is not None:
+            continue
         try:
             failed = [
                 one.name for one in judge(bucket, catalog, release.release_id) if not one.passed

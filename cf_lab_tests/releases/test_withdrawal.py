@@ -85,6 +85,15 @@ def execute(
     return result
 
 
+def answered(
+    instance: dg.DagsterInstance, resources: dict[str, Any], fails: bool = False
+) -> dg.ExecuteInProcessResult:
+    """Judge the current release, and run what the sensor then asks for."""
+    judged(instance, resources)
+    (request,) = requests(instance)
+    return execute(instance, resources, request.run_config, fails)
+
+
 def test_nothing_is_asked_for_while_every_gate_holds(
     instance: dg.DagsterInstance, resources: dict[str, Any], releases: list[str]
 ) -> None:
@@ -132,9 +141,21 @@ def test_what_is_damaged_too_is_passed_over(
 ) -> None:
     for release_id in releases[1:]:
         damage(bucket_url, bucket, catalog, release_id)
-    judged(instance, resources)
-    (request,) = requests(instance)
-    execute(instance, resources, request.run_config)
+    answered(instance, resources)
+    assert catalog.current_id() == releases[0]
+
+
+def test_a_release_without_its_records_is_passed_over(
+    instance: dg.DagsterInstance,
+    resources: dict[str, Any],
+    releases: list[str],
+    bucket_url: str,
+    bucket: Bucket,
+    catalog: Catalog,
+) -> None:
+    catalog.drop_records(releases[1])
+    damage(bucket_url, bucket, catalog, releases[2])
+    answered(instance, resources)
     assert catalog.current_id() == releases[0]
 
 
@@ -148,9 +169,7 @@ def test_where_nothing_good_is_left_the_release_stays_and_the_run_says_so(
 ) -> None:
     for release_id in releases:
         damage(bucket_url, bucket, catalog, release_id)
-    judged(instance, resources)
-    (request,) = requests(instance)
-    result = execute(instance, resources, request.run_config, fails=True)
+    result = answered(instance, resources, fails=True)
     (failed,) = [event for event in result.all_events if event.is_step_failure]
     description = failed.step_failure_data.user_failure_data.description
     assert "no good release" in description

@@ -35,6 +35,14 @@ C2PA_CERTIFICATE_VARIABLE = "CF_LAB_C2PA_CERTIFICATE"
 DATASET_LICENSE_VARIABLE = "CF_LAB_DATASET_LICENSE"
 DATASET_PUBLISHER_VARIABLE = "CF_LAB_DATASET_PUBLISHER"
 ALERT_VARIABLE = "CF_LAB_ALERT_URL"
+RUNBOOK_VARIABLE = "CF_LAB_RUNBOOK_URL"
+API_SECRET_VARIABLE = "CF_LAB_API_SECRET"
+API_URL_VARIABLE = "CF_LAB_API_URL"
+API_KEY_VARIABLE = "CF_LAB_API_KEY"
+
+ALERT_EXAMPLE = "http://alertmanager:9093/api/v2/alerts"
+RUNBOOK_EXAMPLE = "https://wiki.example.org/lab/RUNBOOK.md"
+API_EXAMPLE = "http://lookups:8000"
 
 DEFAULT_HOME = ".cf_lab"
 DEFAULT_EDITOR = "starter://editor"
@@ -78,6 +86,11 @@ class Settings:
         dataset_license: SPDX identifier or URL of the packaged dataset's licence.
         dataset_publisher: Who publishes the packaged dataset.
         alert_url: Where alerts are posted; None for nowhere.
+        runbook_url: Where people read the runbook; None for the file in the source tree.
+        api_secret_file: Holds the secret under which the API's keys are hashed.
+        api_url: The deployed lookup API, on which candidates are tried; None for one in the
+            gates' own process.
+        api_key_file: Holds a key of that API with the scope shadow.
     """
 
     home: Path
@@ -94,6 +107,10 @@ class Settings:
     dataset_license: str | None = None
     dataset_publisher: str | None = None
     alert_url: str | None = None
+    runbook_url: str | None = None
+    api_secret_file: Path | None = None
+    api_url: str | None = None
+    api_key_file: Path | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -129,7 +146,11 @@ class Settings:
             c2pa_certificate=_file(value(C2PA_CERTIFICATE_VARIABLE)),
             dataset_license=_line(DATASET_LICENSE_VARIABLE, value(DATASET_LICENSE_VARIABLE)),
             dataset_publisher=_line(DATASET_PUBLISHER_VARIABLE, value(DATASET_PUBLISHER_VARIABLE)),
-            alert_url=_web_url(ALERT_VARIABLE, value(ALERT_VARIABLE)),
+            alert_url=_web_url(ALERT_VARIABLE, value(ALERT_VARIABLE), ALERT_EXAMPLE),
+            runbook_url=_web_url(RUNBOOK_VARIABLE, value(RUNBOOK_VARIABLE), RUNBOOK_EXAMPLE),
+            api_secret_file=_file(value(API_SECRET_VARIABLE)),
+            api_url=_web_url(API_URL_VARIABLE, value(API_URL_VARIABLE), API_EXAMPLE),
+            api_key_file=_file(value(API_KEY_VARIABLE)),
         )
 
     @property
@@ -173,6 +194,11 @@ class Settings:
         return self.home / "models"
 
     @property
+    def api_secret(self) -> Path:
+        """File of the API's secret, which is made under `home` where none was set."""
+        return self.api_secret_file or self.home / "api" / "secret"
+
+    @property
     def signing_folder(self) -> Path:
         """The home's own test key; readable by the owner only."""
         return self.home / "signing"
@@ -205,9 +231,8 @@ def _folder_url(folder: Path) -> str:
     return folder.as_uri()
 
 
-def _web_url(variable: str, url: str | None) -> str | None:
+def _web_url(variable: str, url: str | None, example: str) -> str | None:
     if url is not None:
-        example = "http://alertmanager:9093/api/v2/alerts"
         parts = _parts(variable, url, ("http", "https"), example)
         _check_port(variable, parts, example)
         if not parts.hostname:

@@ -15,11 +15,13 @@ def main() -> None:
     parser.add_argument("--host", default=DEFAULT_HOST, help="address to listen on")
     parser.add_argument("--port", default=DEFAULT_PORT, type=int, help="port to listen on")
     options = parser.parse_args()
-    with embedded.running(Settings.from_env()) as endpoints:
+    settings = Settings.from_env()
+    with embedded.running(settings) as endpoints:
         serve(
             endpoints.postgres_url,
             endpoints.redis_url,
             endpoints.bucket_url,
+            settings.api_secret,
             host=options.host,
             port=options.port,
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -13,14 +15,18 @@ from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
+    Metric,
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 
 from cf_lab_resources import __version__
 from cf_lab_resources.api import documentation
+from cf_lab_resources.api.access import Gatekeeper, read_secret
 from cf_lab_resources.api.answers import PROBLEM, RELEASE_HEADER, Problem
 from cf_lab_resources.api.endpoints import BatchEndpoint, HotRoute, PictureEndpoint, RecordEndpoint
 from cf_lab_resources.api.front import Front, HttpMetrics
@@ -32,7 +38,8 @@ from cf_lab_resources.api.lookups import (
 )
 from cf_lab_resources.bucket import open_bucket
 from cf_lab_resources.cache import open_async_client
-from cf_lab_resources.catalog import Release, open_catalog
+from cf_lab_resources.catalog import CatalogError, Release, open_catalog
+from cf_lab_resources.catalog.api_keys import ApiKeys
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
@@ -44,19 +51,25 @@ REPORT_POLICY = (
 )
 
 
-def create_app(catalog_url: str, cache_url: str, bucket_url: str) -> FastAPI:
+def create_app(
+    catalog_url: str, cache_url: str, bucket_url: str, secret_file: Path, only: str | None = None
+) -> FastAPI:
     """The application; it opens its stores when it starts and contacts them when asked.
 
     Args:
         catalog_url: libpq URL of Postgres.
         cache_url: `redis://`, `rediss://` or `unix://` URL.
         bucket_url: URL for `open_bucket`.
+        secret_file: holds the secret under which keys are hashed; made where it is missing.
+        only: the release to answer from, whichever is current.
     """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     answered = Counter(
         "lookup_records", "Records looked up, by the store asked last", ["store"], registry=registry
     )
+    releases = ReleaseMetrics()
+    registry.register(releases)
     opened: list[Lookups] = []
 
     def lookups() -> Lookups:
@@ -66,7 +79,11 @@ def create_app(catalog_url: str, cache_url: str, bucket_url: str) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         catalog = open_catalog(catalog_url, CATALOG_THREADS + 1, CATALOG_SECONDS)
         redis = open_async_client(cache_url, CACHE_SECONDS)
-        opened.append(Lookups(catalog, redis, open_bucket(bucket_url), answered))
+        keys = ApiKeys(catalog_url, statement_seconds=CATALOG_SECONDS)
+        gatekeeper = Gatekeeper(keys, read_secret(secret_file))
+        opened.append(Lookups(catalog, redis, open_bucket(bucket_url), gatekeeper, answered, only))
+        if only is None:
+            opened[0].follow_pointer()
         try:
             yield
         finally:
@@ -88,7 +105,7 @@ def create_app(catalog_url: str, cache_url: str, bucket_url: str) -> FastAPI:
         HotRoute("/v1/images/{sha256}", PictureEndpoint(lookups), methods=["GET"]),
     ]
     _add_releases(app, lookups)
-    _add_operations(app, lookups, registry)
+    _add_operations(app, lookups, registry, releases)
     _add_documentation(app)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
@@ -100,10 +117,32 @@ def create_app(catalog_url: str, cache_url: str, bucket_url: str) -> FastAPI:
     return app
 
 
+class ReleaseMetrics(Collector):
+    """What happened to releases, and which one is served, as last read."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, int] = {}
+        self.served: str | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        """For Prometheus' client."""
+        events = CounterMetricFamily(
+            "release_events", "Happenings to releases, by kind", labels=["event"]
+        )
+        for event, count in sorted(self.events.items()):
+            events.add_metric([event], count)
+        yield events
+        served = GaugeMetricFamily("release_served", "1 for the release served", labels=["release"])
+        if self.served is not None:
+            served.add_metric([self.served], 1)
+        yield served
+
+
 def serve(
     catalog_url: str,
     cache_url: str,
     bucket_url: str,
+    secret_file: Path,
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
 ) -> None:
@@ -111,7 +150,7 @@ def serve(
     import uvicorn
 
     config = uvicorn.Config(
-        create_app(catalog_url, cache_url, bucket_url),
+        create_app(catalog_url, cache_url, bucket_url, secret_file),
         host=host,
         port=port,
         loop="uvloop",
@@ -126,9 +165,10 @@ def serve(
 
 def _add_releases(app: FastAPI, lookups: Any) -> None:
     @app.get("/v1/releases/current", tags=["releases"], responses=documentation.PROBLEMS)
-    async def current_release() -> Response:
-        """The release that all lookups are answered from."""
-        release = await lookups().current_release()
+    async def current_release(request: Request) -> Response:
+        """The release that lookups are answered from."""
+        found = lookups()
+        release = await found.release(await found.release_of(request.scope))
         return _json(_shown(release), release.release_id)
 
     @app.get("/v1/releases", tags=["releases"], responses=documentation.PROBLEMS)
@@ -141,14 +181,16 @@ def _add_releases(app: FastAPI, lookups: Any) -> None:
 
     @app.get("/v1/report", tags=["releases"], responses=documentation.REPORT_ANSWERS)
     async def report(
+        request: Request,
         format: Annotated[Literal["html", "json"], Query(description="of the report")] = "html",
     ) -> Response:
         """The current release's bias report."""
-        release = await lookups().current_release()
+        found = lookups()
+        release = await found.release(await found.release_of(request.scope))
         key = (release.manifest["report"] or {}).get(format)
         if key is None:
             raise Problem(404, f"release {release.release_id} has no report in this format")
-        data = await lookups().document(key)
+        data = await found.document(key)
         headers = {"cache-control": "no-cache", "x-release-id": release.release_id}
         if format == "html":
             headers["content-security-policy"] = REPORT_POLICY
@@ -156,7 +198,9 @@ def _add_releases(app: FastAPI, lookups: Any) -> None:
         return Response(data, media_type="application/json", headers=headers)
 
 
-def _add_operations(app: FastAPI, lookups: Any, registry: CollectorRegistry) -> None:
+def _add_operations(
+    app: FastAPI, lookups: Any, registry: CollectorRegistry, releases: ReleaseMetrics
+) -> None:
     @app.get("/healthz", tags=["operations"])
     async def health() -> Response:
         """Whether the process answers; asks no store."""
@@ -175,16 +219,18 @@ def _add_operations(app: FastAPI, lookups: Any, registry: CollectorRegistry) -> 
     @app.get("/metrics", tags=["operations"], response_class=Response)
     async def metrics() -> Response:
         """Metrics in Prometheus' text format."""
+        releases.served = lookups().known
+        with suppress(CatalogError):  # then they are as last read
+            releases.events = await lookups().event_counts()
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def _add_documentation(app: FastAPI) -> None:
     made = app.openapi
 
+    @cache
     def openapi() -> dict[str, Any]:
-        schema = made()
-        schema["paths"].update(documentation.HOT_PATHS)
-        return schema
+        return documentation.completed(made())
 
     app.openapi = openapi  # type: ignore[method-assign]
 

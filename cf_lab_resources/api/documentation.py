@@ -6,13 +6,16 @@ The page is plain HTML: FastAPI's own loads scripts from elsewhere, which a clos
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from html import escape
 from typing import Any
 
 DESCRIPTION = (
     "Looks up counterfactual pairs and sets, their pictures and the bias report of the current "
     "release. Every answer names its release in the header `x-release-id`; within one answer all "
-    "is of one release. Errors are `application/problem+json` whose `detail` says what to do."
+    "is of one release. A request may name another release in the same header, with a key of the "
+    "scope `shadow` as bearer token. Errors are `application/problem+json` whose `detail` says "
+    "what to do."
 )
 
 _PROBLEM_SCHEMA = {
@@ -146,6 +149,38 @@ HOT_PATHS: dict[str, Any] = {
         },
     ),
 }
+
+
+# A request may name the release that it is answered from.
+_NAMED: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "x-release-id",
+            "in": "header",
+            "description": "Another release than the current one; needs a key of the scope shadow.",
+            "schema": {"type": "string", "pattern": "^r[0-9a-f]{12}$"},
+        }
+    ],
+    "responses": {
+        "401": _problem("A release is named, and no valid key was sent."),
+        "403": _problem("A release is named, and the key lacks the scope shadow."),
+    },
+}
+_OF_A_RELEASE = (*HOT_PATHS, "/v1/releases/current", "/v1/report")
+
+
+def completed(schema: dict[str, Any]) -> dict[str, Any]:
+    """FastAPI's OpenAPI document with the plain ASGI routes, and what holds for several routes."""
+    schema["paths"].update(deepcopy(HOT_PATHS))
+    schema.setdefault("components", {})["securitySchemes"] = {
+        "key": {"type": "http", "scheme": "bearer", "description": "cfl_<key_id>_<secret>"}
+    }
+    for path in _OF_A_RELEASE:
+        for entry in schema["paths"][path].values():
+            entry["parameters"] = [*entry.get("parameters", []), *_NAMED["parameters"]]
+            entry["responses"] = {**_NAMED["responses"], **entry["responses"]}
+            entry["security"] = [{}, {"key": []}]
+    return schema
 
 
 def page(schema: Mapping[str, Any]) -> str:

@@ -56,7 +56,7 @@ class RecordEndpoint:
         """Answers with the record's stored bytes."""
         record_id = _checked_id(scope["path_params"]["record_id"], self._kind)
         lookups = self._lookups()
-        release_id = await lookups.current_id()
+        release_id = await lookups.release_of(scope)
         body = await lookups.record(self._kind, release_id, record_id)
         header = (RELEASE_HEADER, release_id.encode())
         if body is None:
@@ -79,7 +79,7 @@ class BatchEndpoint:
         """Answers with a slot for each id, in their order."""
         ids = _parse_ids(await _read_body(receive))
         lookups = self._lookups()
-        release_id = await lookups.current_id()
+        release_id = await lookups.release_of(scope)
         records = await lookups.pairs(release_id, ids)
         slots = (
             b'{"id":"%b","found":false}' % id_.encode()
@@ -108,7 +108,7 @@ class PictureEndpoint:
                 "image_sha256",
             )
         lookups = self._lookups()
-        release_id = await lookups.current_id()
+        release_id = await lookups.release_of(scope)
         header = (RELEASE_HEADER, release_id.encode())
         if not await lookups.has_picture(release_id, sha256):
             raise Problem(
@@ -118,7 +118,9 @@ class PictureEndpoint:
                 [header],
             )
         etag = f'"{sha256}"'
-        headers = (header, _FOREVER, (b"etag", etag.encode()))
+        # What is not current is for one key's eyes, and no shared cache's.
+        kept = _FOREVER if release_id == lookups.known else _NOT_CACHED
+        headers = (header, kept, (b"etag", etag.encode()))
         if _has_etag(scope, etag):
             await send({"type": "http.response.start", "status": 304, "headers": list(headers)})
             await send({"type": "http.response.body", "body": b""})

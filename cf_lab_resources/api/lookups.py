@@ -1,10 +1,10 @@
 """Finds the current release, its records and pictures: Redis first, then Postgres, on one loop.
 
-**The pointer.** Each process asks Postgres at most once a second which release is current, and
-answers from that id in between; each request uses one id for all that it looks up, and a
-release's records never change, so nothing half-visible is ever sent. Redis' copy of the pointer
-is only asked by a process that has known no release yet while Postgres does not answer. While
-Postgres is away the id last known stays in use.
+**The pointer.** A thread follows Postgres, which tells it of each change of the current release,
+and is asked once a second in case that it could not tell. Each request takes the id last known,
+once, for all that it looks up, and a release's records never change, so nothing half-visible is
+ever sent. Redis' copy of the pointer is only asked by a process that has known no release yet while
+Postgres does not answer. While Postgres is away the id last known stays in use.
 
 **Records.** Lookups of one moment travel together, as one MGET or one `id = ANY(...)`, and equal
 ones as one: 2.5 times the throughput of single GETs, and a stampede for one cold key costs one
@@ -22,11 +22,13 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from redis import RedisError
 
-from cf_lab_resources.api.answers import no_release, unavailable
+from cf_lab_resources.api.access import SHADOW, Gatekeeper, named_release
+from cf_lab_resources.api.answers import RELEASE_HEADER, Problem, no_release, unavailable
 from cf_lab_resources.bucket import Bucket, content_key
 from cf_lab_resources.cache import POINTER, record_key
 from cf_lab_resources.catalog import Catalog, CatalogError, CatalogUnavailable, Release
@@ -35,14 +37,15 @@ from cf_lab_resources.catalog.ids import Kind, is_release_id
 if TYPE_CHECKING:
     from prometheus_client import Counter
     from redis.asyncio import Redis
+    from starlette.types import Scope
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
-POINTER_SECONDS = 1.0  # how long an answer may come from the release before
-POINTER_PATIENCE = 0.25  # how long a request waits for Postgres where an id is known
+POINTER_SECONDS = 1.0  # after which Postgres is asked although it has told nothing
+POINTER_PAUSE = 0.5  # until a Postgres that was away is followed anew
 CACHE_SECONDS = 0.25
 CACHE_PAUSE = 1.0
 CATALOG_THREADS = 4  # more is slower: 4.2k lookups/s with 4 connections, 3.5k with 10
@@ -142,22 +145,31 @@ class Lookups:
         catalog: with a pool of at least `CATALOG_THREADS` + 1 connections.
         redis: with short time-outs.
         bucket: holds pictures and reports.
+        gatekeeper: knows who may name a release.
         answered: counts records by the store that they came from.
+        known: the release that is answered from, until `follow_pointer` says otherwise.
     """
 
-    def __init__(self, catalog: Catalog, redis: Redis, bucket: Bucket, answered: Counter) -> None:
-        self.known: str | None = None
+    def __init__(
+        self,
+        catalog: Catalog,
+        redis: Redis,
+        bucket: Bucket,
+        gatekeeper: Gatekeeper,
+        answered: Counter,
+        known: str | None = None,
+    ) -> None:
+        self.known = known
         self._catalog = catalog
         self._redis = redis
         self._bucket = bucket
+        self._gatekeeper = gatekeeper
         self._from_cache = answered.labels("redis")
         self._from_catalog = answered.labels("postgres")
         self._threads = ThreadPoolExecutor(CATALOG_THREADS, thread_name_prefix="catalog")
-        # Its own, so that the pointer doesn't wait behind lookups.
-        self._pointer_thread = ThreadPoolExecutor(1, thread_name_prefix="pointer")
         self._picture_threads = ThreadPoolExecutor(PICTURE_THREADS, thread_name_prefix="picture")
-        self._fresh_until = 0.0
-        self._asking: asyncio.Task[None] | None = None
+        self._first: Together[None, str | None] = Together(self._ask, at_once=1)
+        self._closed = Event()
         self._cache_paused_until = 0.0
         self._in_cache: Together[str, bytes | None] = Together(self._mget, at_once=2)
         self._in_catalog: Together[tuple[Kind, str, str], bytes | None] = Together(
@@ -167,39 +179,79 @@ class Lookups:
         self._pictures: Recent[tuple[str, str], bool] = Recent(KNOWN_PICTURES)
         self._documents: Recent[str, bytes] = Recent(KNOWN_DOCUMENTS)
 
+    def follow_pointer(self) -> None:
+        """Begins to follow Postgres' pointer, on the running loop, until `close`."""
+        loop = asyncio.get_running_loop()
+        # Its own thread, so that it waits behind no lookups, and none that holds up the end.
+        Thread(target=self._follow, args=(loop,), name="pointer", daemon=True).start()
+
     async def close(self) -> None:
         """Ends threads and connections."""
-        for threads in (self._threads, self._pointer_thread, self._picture_threads):
+        self._closed.set()
+        for threads in (self._threads, self._picture_threads):
             threads.shutdown(wait=False, cancel_futures=True)
+        self._gatekeeper.close()
         self._catalog.close()
         await self._redis.aclose()
 
     async def current_id(self) -> str:
-        """Id of the current release, known for at most `POINTER_SECONDS`.
+        """Id of the current release.
 
         Raises:
             Problem: 503, no release is current.
         """
-        if time.monotonic() >= self._fresh_until:
-            await self._refresh()
+        if self.known is None:
+            first = await self._first.get(None)
+            self.known = self.known or first  # it may have been told meanwhile, of a later one
         if self.known is None:
             raise no_release()
         return self.known
 
-    async def current_release(self) -> Release:
-        """The current release.
+    async def release_of(self, scope: Scope) -> str:
+        """Id of the release that a request is answered from: the current one, or one it names.
 
         Raises:
-            Problem: 503, no release is current, or Postgres does not answer.
+            Problem: 401 or 403, the request may name none; 404, there is none to look up in; 422,
+                it is no id; 503, none is named and none is current.
+            CatalogError: Postgres refuses or does not answer.
         """
-        release_id = await self.current_id()
+        named = named_release(scope)
+        if named is None or named == self.known:
+            return await self.current_id()
+        await self._gatekeeper.admit(scope, SHADOW)
+        release = await self.in_thread(self._catalog.get_release, named)
+        if release is None or release.state == "withdrawn" or release.dropped_at is not None:
+            raise Problem(
+                404,
+                f"there is no release {named} to look up in: it is unknown, withdrawn, or its "
+                "records were dropped; see `cf-lab release list`",
+                [(RELEASE_HEADER, named.encode())],
+            )
+        return named
+
+    async def release(self, release_id: str) -> Release:
+        """What is known of a release whose id `release_of` gave.
+
+        Raises:
+            Problem: 503, it is gone.
+            CatalogError: Postgres refuses or does not answer.
+        """
         known = self._releases.get(release_id)
-        if known is not None:
+        if known is not None and release_id == self.known:
             return known
         release = await self.in_thread(self._catalog.get_release, release_id)
         if release is None:
             raise no_release()
-        return self._releases.put(release_id, release)
+        # Others change their state.
+        return self._releases.put(release_id, release) if release.state == "current" else release
+
+    async def event_counts(self) -> dict[str, int]:
+        """How many events of each kind the releases' history has.
+
+        Raises:
+            CatalogError: Postgres refuses or does not answer.
+        """
+        return await self.in_thread(self._catalog.event_counts)
 
     async def published(self, limit: int) -> list[Release]:
         """Releases that are or were current, newest first."""
@@ -290,24 +342,30 @@ class Lookups:
             return "down"
         return "ok"
 
-    async def _refresh(self) -> None:
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask())
-        patience = None if self.known is None else POINTER_PATIENCE
-        await asyncio.wait({self._asking}, timeout=patience)
+    def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tells the loop of each change; where Postgres is away, the id last known stays in use."""
+        while not self._closed.is_set():
+            try:
+                for release_id in self._catalog.follow(POINTER_SECONDS):
+                    loop.call_soon_threadsafe(self._tell, release_id)
+            except CatalogUnavailable:
+                pass
+            except CatalogError:  # no tables yet, so no release
+                loop.call_soon_threadsafe(self._tell, None)
+            except RuntimeError:  # the loop is closed
+                return
+            self._closed.wait(POINTER_PAUSE)
 
-    async def _ask(self) -> None:
+    def _tell(self, release_id: str | None) -> None:
+        self.known = release_id
+
+    async def _ask(self, once: list[None]) -> list[str | None]:
         try:
-            self.known = await self.in_thread(
-                self._catalog.current_id, threads=self._pointer_thread
-            )
+            return [await self.in_thread(self._catalog.current_id)] * len(once)
         except CatalogUnavailable:
-            if self.known is None:
-                self.known = await self._hint()
+            return [await self._hint()] * len(once)
         except CatalogError:  # no tables yet, so no release
-            self.known = None
-        finally:
-            self._fresh_until = time.monotonic() + POINTER_SECONDS
+            return [None] * len(once)
 
     async def _hint(self) -> str | None:
         try:

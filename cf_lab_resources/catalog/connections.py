@@ -1,4 +1,4 @@
-"""A small pool of psycopg2 connections, and the translation of psycopg2's errors.
+"""A small pool of psycopg2 connections, what all queries share, and psycopg2's errors translated.
 
 psycopg2's own pool raises when it is exhausted; this one waits, since more than a handful of
 connections only makes lookups slower.
@@ -7,9 +7,9 @@ connections only makes lookups slower.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg2
 from psycopg2 import errors
@@ -19,6 +19,8 @@ from cf_lab_resources.settings import redact
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 5
 
@@ -119,3 +121,53 @@ class Pool:
         except psycopg2.Error:
             return False
         return True
+
+
+class Database:
+    """What asks Postgres; safe to share among threads.
+
+    Nothing is contacted before the first call. Every method raises `CatalogUnavailable` where
+    Postgres does not answer.
+
+    Args:
+        url: libpq URL, such as `postgresql://user:password@host:5432/cf_lab`.
+        pool_size: connections for queries, at most.
+        statement_seconds: after which a query is given up; 0 is never.
+    """
+
+    def __init__(self, url: str, pool_size: int = 1, statement_seconds: float = 0.0) -> None:
+        self._url = url
+        self._pool = Pool(url, pool_size, statement_seconds)
+
+    def close(self) -> None:
+        """Closes the idle connections."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _rows(self, query: str, params: Any = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._rows_once(query, params)
+        except CatalogUnavailable:
+            # Of a server that was started anew the pool's connections are dead; that shows at
+            # the next use only. What is wrong with a new one is truly wrong.
+            self._pool.close()
+            return self._rows_once(query, params)
+
+    def _rows_once(self, query: str, params: Any) -> list[tuple[Any, ...]]:
+        with (
+            translated(self._url),
+            self._pool.connection() as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(query, params)
+            return cursor.fetchall()
+
+    def _in_transaction(self, work: Callable[[Connection], T]) -> T:
+        # A connection of its own: these are rare, may take minutes, and have no time limit.
+        with translated(self._url), closing(connect(self._url)) as connection, connection:
+            return work(connection)

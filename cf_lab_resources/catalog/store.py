@@ -8,19 +8,19 @@ uses it for all that follows never sees a mixture, however many are published me
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from psycopg2 import sql
 
-from cf_lab_resources.catalog import loading
+from cf_lab_resources.catalog import following, loading
 from cf_lab_resources.catalog.connections import (
     CatalogError,
     CatalogUnavailable,
-    Pool,
+    Database,
     connect,
     translated,
 )
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from psycopg2.extensions import cursor as Cursor
 
 __all__ = ["Catalog", "CatalogError", "CatalogUnavailable", "open_catalog"]
-
-T = TypeVar("T")
 
 POOL_SIZE = 4  # more is slower: 4.2k lookups/s with 4 connections, 3.5k with 10
 ITERATION_ROWS = 1000
@@ -127,26 +125,12 @@ class Waiver:
         return self.revoked_at is None and day <= self.until
 
 
-class Catalog:
+class Catalog(Database):
     """The releases and their records in Postgres; safe to share among threads.
 
     Made by `open_catalog`; nothing is contacted before the first call. Every method raises
     `CatalogUnavailable` where Postgres does not answer.
     """
-
-    def __init__(self, url: str, pool_size: int, statement_seconds: float) -> None:
-        self._url = url
-        self._pool = Pool(url, pool_size, statement_seconds)
-
-    def close(self) -> None:
-        """Closes the idle connections."""
-        self._pool.close()
-
-    def __enter__(self) -> Catalog:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def migrate(self, revision: str = "head") -> str | None:
         """Brings the schema to a revision; see `migration.migrate`."""
@@ -158,8 +142,12 @@ class Catalog:
 
     def current_id(self) -> str | None:
         """Id of the current release; None where nothing is published."""
-        rows = self._rows("SELECT release_id FROM releases WHERE state = 'current'")
+        rows = self._rows(following.CURRENT)
         return rows[0][0] if rows else None
+
+    def follow(self, seconds: float) -> Iterator[str | None]:
+        """Id of the current release now, and after each change; see `following.follow`."""
+        return following.follow(self._url, seconds)
 
     def current_release(self) -> Release | None:
         """The current release; None where nothing is published."""
@@ -186,6 +174,11 @@ class Catalog:
             (release_id, release_id),
         )
         return [Event(*row) for row in rows]
+
+    def event_counts(self) -> dict[str, int]:
+        """How many events of each kind there are, of all releases."""
+        rows = self._rows("SELECT event, count(*) FROM release_events GROUP BY event")
+        return {str(event): int(count) for event, count in rows}
 
     def load(self, release: NewRelease, pairs: Batches, sets: Batches) -> Loaded:
         """Loads a release as a candidate in one transaction; see `loading.load`."""
@@ -395,29 +388,6 @@ class Catalog:
         rows = self._rows(_RELEASE + where, params)
         return Release(*rows[0]) if rows else None
 
-    def _rows(self, query: str, params: Any = ()) -> list[tuple[Any, ...]]:
-        try:
-            return self._rows_once(query, params)
-        except CatalogUnavailable:
-            # Of a server that was started anew the pool's connections are dead; that shows at
-            # the next use only. What is wrong with a new one is truly wrong.
-            self._pool.close()
-            return self._rows_once(query, params)
-
-    def _rows_once(self, query: str, params: Any) -> list[tuple[Any, ...]]:
-        with (
-            translated(self._url),
-            self._pool.connection() as connection,
-            connection.cursor() as cursor,
-        ):
-            cursor.execute(query, params)
-            return cursor.fetchall()
-
-    def _in_transaction(self, work: Callable[[Connection], T]) -> T:
-        # A connection of its own: these are rare, may take minutes, and have no time limit.
-        with translated(self._url), closing(connect(self._url)) as connection, connection:
-            return work(connection)
-
 
 def open_catalog(url: str, pool_size: int = POOL_SIZE, statement_seconds: float = 0.0) -> Catalog:
     """The catalog at a libpq URL; nothing is contacted yet.
@@ -497,6 +467,7 @@ def _flip(
         (release_id,),
     )
     _record(cursor, release_id, event, {"previous": previous, **why})
+    following.tell(cursor)
 
 
 def _record(cursor: Cursor, release_id: str, event: str, detail: dict[str, Any]) -> None:

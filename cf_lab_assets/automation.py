@@ -14,7 +14,7 @@ import dagster as dg
 from cf_lab_assets import alerting, names
 from cf_lab_assets.models import checks as model_checks
 from cf_lab_assets.releases import checks as release_checks
-from cf_lab_assets.releases import withdrawal
+from cf_lab_assets.releases import upkeep, withdrawal
 from cf_lab_assets.sources.sensors import incoming_sensor
 
 MAKE_COUNTERFACTUALS = "make_counterfactuals"
@@ -144,7 +144,7 @@ SCHEDULES = [
     ),
     dg.ScheduleDefinition(
         name="monthly_retention",
-        job_name=withdrawal.drop_old_releases.name,
+        job_name=upkeep.drop_old_releases.name,
         cron_schedule="0 6 1 * *",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Drops the records of releases that no rollback will want soon.",
@@ -154,6 +154,7 @@ SCHEDULES = [
 SENSORS = [
     incoming_sensor(MAKE_COUNTERFACTUALS),
     withdrawal.withdraw_failed_release,
+    upkeep.mend_cache,
     alerting.alert_of_failures,
     dg.AutomationConditionSensorDefinition(
         "follow_upstream",

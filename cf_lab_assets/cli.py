@@ -38,10 +38,12 @@ app = typer.Typer(
 release_app = typer.Typer(help="Look at releases, and roll back.", no_args_is_help=True)
 services_app = typer.Typer(help="The embedded Postgres and Redis.", no_args_is_help=True)
 backup_app = typer.Typer(help="Make and list backups.", no_args_is_help=True)
+keys_app = typer.Typer(help="Keys of the lookup API.", no_args_is_help=True)
 starter_app = typer.Typer(help="The starter world's models.", no_args_is_help=True)
 app.add_typer(release_app, name="release")
 app.add_typer(services_app, name="services")
 app.add_typer(backup_app, name="backup")
+app.add_typer(keys_app, name="keys")
 app.add_typer(starter_app, name="starter")
 
 DEMO_BATCH = "demo"
@@ -564,6 +566,44 @@ def release_waivers() -> None:
             state = f"taken back {one.revoked_at:%Y-%m-%d}" if one.revoked_at else "stands"
             print(f"{one.waiver_id}  {one.gate}  until {one.until}  {state}")
             print(f"   {one.person}: {one.reason}")
+
+
+@keys_app.command("create")
+def keys_create(
+    name: Annotated[str, typer.Option(help="Whose it is, or what for.")],
+    scope: Annotated[list[str], typer.Option(help="What it opens: shadow. May be repeated.")],
+    days: Annotated[int, typer.Option(help="How long it lasts.")] = 90,
+) -> None:
+    """Make a key and show it, this once."""
+    from cf_lab_resources.api.access import make_key, read_secret
+    from cf_lab_resources.catalog.api_keys import ApiKeys
+
+    with opened() as lab, ApiKeys(lab.endpoints.postgres_url) as keys:
+        key, row = make_key(keys, read_secret(lab.settings.api_secret), name, scope, days)
+    say(f"key {row.key_id} of {row.name} lasts until {row.expires_at:%Y-%m-%d}; it is shown once:")
+    print(key)
+
+
+@keys_app.command("list")
+def keys_list() -> None:
+    """All keys ever made."""
+    from cf_lab_resources.catalog.api_keys import ApiKeys
+
+    with opened() as lab, ApiKeys(lab.endpoints.postgres_url) as keys:
+        now = datetime.datetime.now(datetime.UTC)
+        for one in keys.all():
+            until = f"{one.expires_at:%Y-%m-%d}"
+            print(f"{one.key_id}  {one.state(now)}  until {until}  {','.join(one.scopes)}")
+            print(f"   {one.name}")
+
+
+@keys_app.command("revoke")
+def keys_revoke(key_id: Annotated[str, typer.Argument(help="Its first eight digits.")]) -> None:
+    """Take a key back; it opens nothing within seconds."""
+    from cf_lab_resources.catalog.api_keys import ApiKeys
+
+    with opened() as lab, ApiKeys(lab.endpoints.postgres_url) as keys:
+        print(f"key {keys.revoke(key_id).key_id} is revoked")
 
 
 @backup_app.command("now")

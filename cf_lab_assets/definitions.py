@@ -19,7 +19,7 @@ from cf_lab_assets.models import assets as models
 from cf_lab_assets.models import checks as model_checks
 from cf_lab_assets.releases import assets as releases
 from cf_lab_assets.releases import checks as release_checks
-from cf_lab_assets.releases import withdrawal
+from cf_lab_assets.releases import upkeep, withdrawal
 from cf_lab_assets.sources import assets as sources
 from cf_lab_assets.starter import assets as starter
 from cf_lab_resources.dagster import (
@@ -65,7 +65,12 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             if isinstance(asset, dg.AssetsDefinition)
         ],
         asset_checks=dg.load_asset_checks_from_modules(CHECK_MODULES),
-        jobs=[*automation.JOBS, withdrawal.roll_back, withdrawal.drop_old_releases],
+        jobs=[
+            *automation.JOBS,
+            withdrawal.roll_back,
+            upkeep.drop_old_releases,
+            upkeep.reconcile_cache,
+        ],
         schedules=automation.SCHEDULES,
         sensors=automation.SENSORS,
         resources={**defaults, **(resources or {})},

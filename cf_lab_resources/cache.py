@@ -4,13 +4,15 @@ The cache holds nothing that Postgres and the bucket have not, and may be emptie
 who finds a key missing, or no server, asks the catalog. Records lie under their release's id, and
 a release never changes, so no entry is ever wrong, only there or not. The pointer is a hint: it is
 cleared before the catalog's is moved and set after, so that at worst it is missing (`releases`).
+A hash tells of which releases records were written; where Redis' own limit of memory has pushed
+it out, releases that it told of are the first whose records are pushed out too.
 
 Every key is made by `record_key` and read back by `parse_key`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 PREFIX = "cf"
 POINTER = f"{PREFIX}:current"
+WARMED = f"{PREFIX}:warmed"
 MSET_RECORDS = 1000  # 600k records/s; a pipeline of as many SETs reaches 149k
 SECONDS = 5.0
 
@@ -96,13 +99,15 @@ class Cache:
             self._client.ping()
 
     def warm(self, release_id: str, records: Iterable[tuple[str, bytes]]) -> int:
-        """Writes records of one release, by their keys, and returns how many.
+        """Writes all records of one release, by their keys, and returns how many.
 
         Raises:
             ValueError: A key is of another release.
         """
         prefix, written = f"{PREFIX}:{release_id}:", 0
         records = iter(records)
+        with self._errors():
+            self._client.hset(WARMED, release_id, 0)  # not whole until it is
         while chunk := dict(islice(records, MSET_RECORDS)):
             for key in chunk:
                 if not key.startswith(prefix):
@@ -110,7 +115,15 @@ class Cache:
             with self._errors():
                 self._client.mset(chunk)
             written += len(chunk)
+        with self._errors():
+            self._client.hset(WARMED, release_id, written)
         return written
+
+    def warmed(self) -> dict[str, int]:
+        """Releases that have records here, and how many were written; 0 where not all were."""
+        with self._errors():
+            found = cast("dict[bytes, bytes]", self._client.hgetall(WARMED))
+        return {release_id.decode(): int(written) for release_id, written in found.items()}
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """What is stored under each key; None where nothing is."""
@@ -137,20 +150,13 @@ class Cache:
             self._client.delete(POINTER)
 
     def drop(self, release_id: str) -> int:
-        """Removes a release's records, and returns how many."""
-        return self._unlink(f"{PREFIX}:{release_id}:*", keep=())
-
-    def drop_all_but(self, release_ids: Collection[str]) -> int:
-        """Removes the records of all other releases, and returns how many."""
-        return self._unlink(f"{PREFIX}:r*:*", keep=release_ids)
-
-    def _unlink(self, pattern: str, keep: Collection[str]) -> int:
+        """Removes a release's records, and returns how many; Redis frees them in the background."""
         removed = 0
         with self._errors():
-            found = self._client.scan_iter(match=pattern, count=MSET_RECORDS)
-            gone = (key for key in found if key.split(b":")[1].decode() not in keep)
-            while chunk := list(islice(gone, MSET_RECORDS)):
+            found = self._client.scan_iter(f"{PREFIX}:{release_id}:*", count=MSET_RECORDS)
+            while chunk := list(islice(found, MSET_RECORDS)):
                 removed += int(self._client.unlink(*chunk))
+            self._client.hdel(WARMED, release_id)
         return removed
 
     @contextmanager

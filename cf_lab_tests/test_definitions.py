@@ -166,6 +166,7 @@ def test_jobs_schedules_and_sensors_are_there():
         "incoming_deliveries",
         "follow_upstream",
         "withdraw_failed_release",
+        "mend_cache",
         "alert_of_failures",
     }
     for name in (
@@ -178,6 +179,7 @@ def test_jobs_schedules_and_sensors_are_there():
         "verify_release",
         "roll_back",
         "drop_old_releases",
+        "reconcile_cache",
     ):
         assert DEFS.resolve_job_def(name).executor_def is dg.in_process_executor
 

@@ -4,16 +4,20 @@ Postgres alone decides, in one transaction; Redis has a copy as a hint for an AP
 Postgres when it starts. The order is: clear the hint, move Postgres' pointer, set the hint. A
 kill in between leaves no hint or the right one, never the wrong one; the next publication, or
 `reconcile`, sets it again. No reader sees half of a change: a release is whole in Postgres before
-it can be current, each request asks for one release's records only, and the API follows
-Postgres' pointer within a second.
+it can be current, each request asks for one release's records only, and Postgres tells the API of
+each change.
 
-A cache that does not answer holds up neither publication nor rollback.
+A release is warm in the cache before it becomes current. The one before stays warm for as long as
+people are likely to want it back, so that a rollback is a change of the pointer and nothing else;
+one to an older release is served from Postgres until its records are copied. A cache that does not
+answer holds up neither publication nor rollback.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cf_lab_assets.releases.candidate import warm
@@ -21,6 +25,10 @@ from cf_lab_assets.releases.candidate import warm
 if TYPE_CHECKING:
     from cf_lab_resources.cache import Cache
     from cf_lab_resources.catalog import Catalog, Flip
+
+
+# How long the release before stays warm: faults of a new one show within its first day.
+ROLLBACK_WINDOW = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,9 @@ def publish(catalog: Catalog, cache: Cache, release_id: str) -> Moved:
     Raises:
         CatalogError: There is no such release, or it was withdrawn.
     """
-    return _move(catalog, cache, lambda: catalog.publish(release_id))
+    attempt(lambda: _warm_up(catalog, cache, release_id))
+    moved = _move(catalog, cache, lambda: catalog.publish(release_id))
+    return _tidied(catalog, cache, moved)
 
 
 def rollback(
@@ -86,12 +96,11 @@ def rollback(
         CatalogError: There is nothing to roll back to, or the named release can't be it.
     """
     moved = _move(catalog, cache, lambda: catalog.roll_back(to, of, reason))
-    error = moved.cache_error or attempt(lambda: warm(catalog, cache, moved.release_id))
-    return Moved(moved.release_id, moved.previous, moved.changed, error)
+    return _tidied(catalog, cache, moved)
 
 
 def reconcile(catalog: Catalog, cache: Cache) -> Reconciled:
-    """Makes the cache agree with the catalog, after a kill or a loss of the cache.
+    """Makes the cache agree with the catalog, after a kill, a loss of the cache, or a day.
 
     Raises:
         CacheError: Redis does not answer.
@@ -99,7 +108,24 @@ def reconcile(catalog: Catalog, cache: Cache) -> Reconciled:
     with catalog.publishing():
         hint, current = cache.pointer(), catalog.current_id()
         _set_hint(catalog, cache)
-    return Reconciled(current, hint, warm(catalog, cache, current) if current else 0)
+    warmed = _warm_up(catalog, cache, current) if current else 0
+    _make_room(catalog, cache)
+    return Reconciled(current, hint, warmed)
+
+
+def amiss(catalog: Catalog, cache: Cache) -> str | None:
+    """What `reconcile` would mend; None where the cache agrees with the catalog.
+
+    Raises:
+        CacheError: Redis does not answer.
+    """
+    current, hint, warmed = catalog.current_id(), cache.pointer(), cache.warmed()
+    if hint != current:
+        return f"the cache takes {hint or 'no release'} for current, which is {current or 'none'}"
+    if current and not warmed.get(current):
+        return f"the records of release {current} are not in the cache"
+    unwanted = sorted(set(warmed) - _wanted(catalog))
+    return f"the cache still has records of {', '.join(unwanted)}" if unwanted else None
 
 
 def _move(catalog: Catalog, cache: Cache, change: Callable[[], Flip]) -> Moved:
@@ -125,13 +151,45 @@ def attempt(action: Callable[[], object]) -> str | None:
 
 
 def _set_hint(catalog: Catalog, cache: Cache) -> None:
-    """Sets the hint, and drops records that no publication or rollback will soon want."""
-    current = catalog.current_release()
+    current = catalog.current_id()
     if current is None:
         cache.clear_pointer()
-        return
-    cache.set_pointer(current.release_id)
-    superseded = catalog.list_releases(limit=1, states=["superseded"])
-    candidates = catalog.list_releases(states=["candidate"])
-    newer = [one for one in candidates if one.created_at >= current.created_at]
-    cache.drop_all_but({one.release_id for one in (current, *superseded, *newer)})
+    else:
+        cache.set_pointer(current)
+
+
+def _tidied(catalog: Catalog, cache: Cache, moved: Moved) -> Moved:
+    """What can wait until the pointer is moved."""
+
+    def tidy() -> None:
+        _warm_up(catalog, cache, moved.release_id)
+        _make_room(catalog, cache)
+
+    return replace(moved, cache_error=moved.cache_error or attempt(tidy))
+
+
+def _warm_up(catalog: Catalog, cache: Cache, release_id: str) -> int:
+    """Warms a release that is not warm; how many records were written."""
+    return 0 if cache.warmed().get(release_id) else warm(catalog, cache, release_id)
+
+
+def _make_room(catalog: Catalog, cache: Cache) -> None:
+    for release_id in set(cache.warmed()) - _wanted(catalog):
+        cache.drop(release_id)
+
+
+def _wanted(catalog: Catalog) -> set[str]:
+    """Releases whose records should be in the cache: never more than three."""
+    current = catalog.current_release()
+    if current is None:
+        return {one.release_id for one in catalog.list_releases(1, ["candidate"])}
+    wanted = [current]
+    wanted += [
+        one
+        for one in catalog.list_releases(1, ["candidate"])
+        if one.created_at >= current.created_at
+    ]
+    assert current.published_at is not None
+    if datetime.now(UTC) - current.published_at < ROLLBACK_WINDOW:
+        wanted += catalog.list_releases(1, ["superseded"])
+    return {one.release_id for one in wanted}

@@ -1,4 +1,4 @@
-"""Back to the release before, by hand or by itself where a gate fails later; and room for new ones.
+"""Back to the release before, by hand or by itself where a gate fails later.
 
 The sensor asks for one run for each failed evaluation. The run names the release that failed and
 does nothing where another one is current by then, so that a failure is answered once, however
@@ -14,7 +14,6 @@ from pydantic import Field
 from cf_lab_assets import names
 from cf_lab_assets.releases.checks import every_gate_still_holds
 from cf_lab_assets.releases.refusal import RELEASE_ID
-from cf_lab_assets.releases.retention import KEPT
 from cf_lab_resources.dagster import BucketResource, CacheResource, CatalogResource
 from cf_lab_resources.errors import LabError
 
@@ -87,36 +86,6 @@ def make_earlier_release_current(
 def roll_back() -> None:
     """See `make_earlier_release_current`."""
     make_earlier_release_current()
-
-
-class DropOld(dg.Config):
-    """How many releases stay at hand."""
-
-    keep: int = Field(
-        default=KEPT, ge=1, description="superseded releases to which a rollback leads at once"
-    )
-
-
-@dg.op(tags={"kind": "postgres"})
-def drop_records_of_old_releases(
-    context: dg.OpExecutionContext, config: DropOld, catalog: CatalogResource, cache: CacheResource
-) -> None:
-    """Drop whole partitions of releases that no rollback will want soon."""
-    from cf_lab_assets.releases.retention import drop_old
-
-    with catalog.open() as opened_catalog, cache.open() as opened_cache:
-        try:
-            opened_catalog.migrate()
-            dropped = drop_old(opened_catalog, opened_cache, config.keep)
-        except LabError as error:
-            raise dg.Failure(str(error)) from error
-    context.log.info(f"dropped the records of {len(dropped)} releases: {', '.join(dropped)}")
-
-
-@dg.job(description="Drops the records of releases that no rollback will want soon.")
-def drop_old_releases() -> None:
-    """See `drop_records_of_old_releases`."""
-    drop_records_of_old_releases()
 
 
 @dg.sensor(

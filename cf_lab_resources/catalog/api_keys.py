@@ -82,4 +82,5 @@ class ApiKeys(Database):
 
 
 def _key(row: Sequence[Any]) -> ApiKey:
-    return ApiKey(*row[:-1], digest=bytes(row[-1]))
+    key_id, name, scopes, created_at, expires_at, revoked_at, digest = row
+    return ApiKey(key_id, name, scopes, created_at, expires_at, revoked_at, bytes(digest))

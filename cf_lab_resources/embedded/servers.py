@@ -29,6 +29,7 @@ HOST = "127.0.0.1"
 POSTGRES_USER = "cf_lab"
 CATALOG_DATABASE = "cf_lab"
 DAGSTER_DATABASE = "cf_lab_dagster"
+VALKEY_MEMORY = "1gb"
 # The same order of strings on every machine, whatever locales it has.
 _INITDB_OPTIONS = (
     "--encoding=UTF8",
@@ -225,6 +226,8 @@ class Valkey(Server):
             f"port {credentials.port}",
             f"requirepass {credentials.password}",
             f'dir "{folder}"',
+            f"maxmemory {VALKEY_MEMORY}",
+            "maxmemory-policy allkeys-lru",  # what is missing here is looked up in Postgres
             "appendonly yes",
             "appendfsync everysec",
             'save ""',

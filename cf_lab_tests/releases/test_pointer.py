@@ -8,14 +8,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
-from cf_lab_assets.releases import candidate
-from cf_lab_assets.releases.pointer import Moved, publish, reconcile, rollback
+from cf_lab_assets.releases import candidate, pointer
+from cf_lab_assets.releases.pointer import Moved, amiss, publish, reconcile, rollback
 from cf_lab_resources.bucket import Bucket
 from cf_lab_resources.cache import Cache, CacheError, open_cache, record_key
-from cf_lab_resources.catalog import Catalog, CatalogError
+from cf_lab_resources.catalog import Catalog, CatalogError, Flip
 from cf_lab_tests.releases.sample import write_dataset
 
 PAIR = "s000000000000001-age-old"
@@ -50,13 +51,64 @@ def test_publishing_moves_both_pointers_and_is_done_once(
     assert [event.event for event in catalog.events(second)] == ["staged", "published"]
 
 
-def test_the_cache_keeps_the_current_the_last_and_newer_candidates(
+def test_the_cache_keeps_the_current_the_last_and_the_newest_candidate(
     bucket: Bucket, catalog: Catalog, cache: Cache
 ) -> None:
-    releases = [stage(bucket, catalog, cache, n) for n in (2, 3, 4, 5)]
+    releases = [stage(bucket, catalog, cache, n) for n in (2, 3, 4, 5, 6)]
     for release_id in releases[:3]:
         publish(catalog, cache, release_id)
-    assert [is_warm(cache, release_id) for release_id in releases] == [False, True, True, True]
+    kept = [is_warm(cache, release_id) for release_id in releases]
+    assert kept == [False, True, True, False, True]
+
+
+def test_the_release_before_leaves_the_cache_when_the_rollback_window_closes(
+    bucket: Bucket, catalog: Catalog, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (stage(bucket, catalog, cache, n) for n in (2, 3))
+    for release_id in (first, second):
+        publish(catalog, cache, release_id)
+    assert set(cache.warmed()) == {first, second}
+    assert amiss(catalog, cache) is None
+    monkeypatch.setattr(pointer, "ROLLBACK_WINDOW", timedelta(0))
+    assert amiss(catalog, cache) == f"the cache still has records of {first}"
+    reconcile(catalog, cache)
+    assert set(cache.warmed()) == {second}
+    assert not is_warm(cache, first)
+    assert amiss(catalog, cache) is None
+    assert rollback(catalog, cache).release_id == first
+    assert is_warm(cache, first)
+
+
+def test_a_candidate_that_is_not_warm_is_warmed_before_it_is_current(
+    bucket: Bucket, catalog: Catalog, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release_id = stage(bucket, catalog, cache, 2)
+    cache.drop(release_id)
+    seen: list[bool] = []
+    flip = catalog.publish
+
+    def look(wanted: str) -> Flip:
+        seen.append(is_warm(cache, wanted))
+        return flip(wanted)
+
+    monkeypatch.setattr(catalog, "publish", look)
+    publish(catalog, cache, release_id)
+    assert seen == [True]
+
+
+def test_what_is_amiss_is_told(bucket: Bucket, catalog: Catalog, cache: Cache) -> None:
+    assert amiss(catalog, cache) is None
+    release_id = stage(bucket, catalog, cache, 2)
+    assert amiss(catalog, cache) is None
+    publish(catalog, cache, release_id)
+    cache.clear_pointer()
+    assert amiss(catalog, cache) == f"the cache takes no release for current, which is {release_id}"
+    reconcile(catalog, cache)
+    cache._client.flushdb()
+    cache.set_pointer(release_id)
+    assert amiss(catalog, cache) == f"the records of release {release_id} are not in the cache"
+    assert reconcile(catalog, cache).warmed == 14
+    assert amiss(catalog, cache) is None
 
 
 def test_a_rollback_takes_the_last_release_and_withdraws(

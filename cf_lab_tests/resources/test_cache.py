@@ -60,10 +60,38 @@ def test_a_release_goes_whole_and_alone(cache: Cache) -> None:
     assert cache.drop(ONE) == 1500
     assert cache.drop(ONE) == 0
     assert cache.get_many([key for key, _ in records(TWO, 2)]) == [b"\x00\xff0", b"\x00\xff1"]
-    cache.warm(ONE, records(ONE, 10))
-    assert cache.drop_all_but({ONE}) == 1500
-    assert cache.get_many([next(records(ONE, 1))[0]]) == [b"\x00\xff0"]
     assert cache.pointer() == ONE
+
+
+def test_it_tells_which_releases_are_whole(cache: Cache) -> None:
+    def broken() -> Iterator[tuple[str, bytes]]:
+        yield from records(TWO, 1000)
+        raise OSError("Postgres went away")
+
+    assert cache.warmed() == {}
+    cache.warm(ONE, records(ONE, 10))
+    with pytest.raises(OSError, match="went away"):
+        cache.warm(TWO, broken())
+    assert cache.warmed() == {ONE: 10, TWO: 0}
+    cache.drop(ONE)
+    assert cache.warmed() == {TWO: 0}
+
+
+def test_memory_is_bounded_and_what_was_written_last_stays(cache: Cache) -> None:
+    limits = cache._client.config_get("maxmemory*")
+    assert limits["maxmemory"] == str(2**30)  # the embedded one's
+    assert limits["maxmemory-policy"] == "allkeys-lru"
+    small = cache._client.info("memory")["used_memory"] + 8 * 2**20
+    cache._client.config_set("maxmemory", small)
+    try:
+        for number in range(40):
+            release_id = f"r{number:012x}"
+            cache.warm(release_id, ((key, bytes(1000)) for key, _ in records(release_id, 1000)))
+        assert cache._client.info("memory")["used_memory"] <= small + 2**20
+        assert cache.get_many([key for key, _ in records(release_id, 1000)])[-1] == bytes(1000)
+    finally:
+        cache._client.config_set("maxmemory", limits["maxmemory"])
+        cache._client.flushdb()
 
 
 def test_the_pointer_is_set_read_and_cleared(cache: Cache) -> None:

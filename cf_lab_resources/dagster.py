@@ -37,11 +37,16 @@ class BucketResource(dg.ConfigurableResource):
 
     url: str = Field(default="", description="file:// or s3:// URL; empty: CF_LAB_BUCKET")
 
+    @property
+    def address(self) -> str:
+        """The URL that is used."""
+        return self.url or endpoints().bucket_url
+
     def open(self) -> Bucket:
         """The bucket behind this resource."""
         from cf_lab_resources.bucket import open_bucket
 
-        return open_bucket(self.url or endpoints().bucket_url)
+        return open_bucket(self.address)
 
 
 class BackupResource(dg.ConfigurableResource):
@@ -62,11 +67,16 @@ class CatalogResource(dg.ConfigurableResource):
 
     url: str = Field(default="", description="postgresql:// URL; empty: CF_LAB_POSTGRES_URL")
 
+    @property
+    def address(self) -> str:
+        """The URL that is used, with its password."""
+        return self.url or endpoints().postgres_url
+
     def open(self) -> Catalog:
         """The catalog behind this resource."""
         from cf_lab_resources.catalog import open_catalog
 
-        return open_catalog(self.url or endpoints().postgres_url)
+        return open_catalog(self.address)
 
 
 class CacheResource(dg.ConfigurableResource):
@@ -74,11 +84,16 @@ class CacheResource(dg.ConfigurableResource):
 
     url: str = Field(default="", description="redis:// URL; empty: CF_LAB_REDIS_URL")
 
+    @property
+    def address(self) -> str:
+        """The URL that is used, with its password."""
+        return self.url or endpoints().redis_url
+
     def open(self) -> Cache:
         """The cache behind this resource."""
         from cf_lab_resources.cache import open_cache
 
-        return open_cache(self.url or endpoints().redis_url)
+        return open_cache(self.address)
 
 
 class PublicationResource(dg.ConfigurableResource):

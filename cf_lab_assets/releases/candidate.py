@@ -14,16 +14,18 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from cf_lab_assets.releases.gates import GATES, GateResult, Staged, evaluate
+from cf_lab_assets.releases.gates import GATES, LASTING, GateResult, Staged, evaluate
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
+    from cf_lab_assets.releases.smoke import Api
     from cf_lab_resources.bucket import Bucket
     from cf_lab_resources.cache import Cache
     from cf_lab_resources.catalog import Catalog, Record, Release, Waiver
@@ -231,13 +233,21 @@ def read_staged(bucket: Bucket, release: Release, waivers: Sequence[Waiver] = ()
         )
 
 
-def judge(bucket: Bucket, catalog: Catalog, release_id: str) -> list[GateResult]:
+def judge(bucket: Bucket, catalog: Catalog, api: Api, release_id: str) -> list[GateResult]:
     """What the gates find of a release now, in the order of `GATES`.
+
+    Args:
+        bucket: holds what the gates look at.
+        catalog: knows the release.
+        api: is asked for its records.
+        release_id: of a release whose records are in the catalog.
 
     Raises:
         ReleaseError: There is no such release, or its dataset is no longer in the bucket.
+        SmokeTestError: The API does not answer at all.
     """
     from cf_lab_assets.counterfactuals.dataset import dataset_content_hash
+    from cf_lab_assets.releases.smoke import smoke_test
 
     release = catalog.get_release(release_id)
     if release is None:
@@ -246,11 +256,13 @@ def judge(bucket: Bucket, catalog: Catalog, release_id: str) -> list[GateResult]
         )
     today = datetime.now(UTC).date()
     waivers = [one for one in catalog.waivers() if one.counts_on(today)]
-    return evaluate(read_staged(bucket, release, waivers), bucket.get_bytes, dataset_content_hash)
+    staged = read_staged(bucket, release, waivers)
+    smoke = cache(lambda: smoke_test(api, bucket, release, staged.pairs, staged.sets))
+    return evaluate(replace(staged, smoke=smoke), bucket.get_bytes, dataset_content_hash)
 
 
-def last_good(bucket: Bucket, catalog: Catalog, before: str) -> str:
-    """The release superseded last that has its records and of which every gate still holds.
+def last_good(bucket: Bucket, catalog: Catalog, api: Api, before: str) -> str:
+    """The release superseded last that has its records and of which every lasting gate holds.
 
     Pictures are stored once for all releases that show them, so that what damaged one may have
     damaged others.
@@ -258,6 +270,7 @@ def last_good(bucket: Bucket, catalog: Catalog, before: str) -> str:
     Args:
         bucket: holds what the gates look at.
         catalog: knows the releases.
+        api: is asked for their records.
         before: the release to go back from, for the message.
 
     Raises:
@@ -268,9 +281,8 @@ def last_good(bucket: Bucket, catalog: Catalog, before: str) -> str:
         if release.dropped_at is not None:
             continue
         try:
-            failed = [
-                one.name for one in judge(bucket, catalog, release.release_id) if not one.passed
-            ]
+            results = judge(bucket, catalog, api, release.release_id)
+            failed = [one.name for one in results if not one.passed and one.name in LASTING]
         except ReleaseError as error:
             failed = [str(error)]
         if not failed:

@@ -22,6 +22,7 @@ from cf_lab_assets.counterfactuals.acceptance import is_change
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from cf_lab_assets.releases.smoke import Smoke
     from cf_lab_resources.catalog import Waiver
 
 # CITS is a logistic function fitted to whether a counterfactual is right: from 0.5 on, right is
@@ -30,6 +31,7 @@ MEDIAN_CITS_FLOOR = 0.5
 # With fewer than six values there is no distribution-free 95 % interval of a median at all: the
 # widest, from the least to the greatest, covers 1 - 2 * 0.5**n (0.938 for five, 0.969 for six).
 MIN_SETS = 6
+P95_CEILING = 1.0
 
 SHOWN = 10
 HASHING_THREADS = 8
@@ -50,6 +52,8 @@ class Gate:
         origin: Where the limit is from.
         waivable: Whether a named person may let a release through for a while although it fails.
             That holds for judgements of quality; damage and missing parts nobody waives.
+        lasting: Whether it must hold for as long as the release is current. What depends on how
+            busy the machines are is asked once, before publication.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Gate:
     description: str
     origin: str
     waivable: bool = False
+    lasting: bool = True
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ class Staged:
         package: Prefix of the dataset's package and SHA-256 of its manifest; None where there is
             none.
         waivers: In force today.
+        smoke: Asks the lookup API, once, and gives what it answered.
     """
 
     dataset_hash: str
@@ -108,6 +114,7 @@ class Staged:
     report_json: bytes | None
     package: Mapping[str, str] | None
     waivers: Sequence[Waiver] = ()
+    smoke: Callable[[], Smoke] | None = None
 
 
 SCHEMA_MATCHES = Gate(
@@ -169,6 +176,23 @@ PACKAGE_IS_VERIFIED = Gate(
     "a picture without provenance must not leave the lab",
 )
 
+LOOKUPS_ARE_RIGHT = Gate(
+    "lookups_are_right",
+    0,
+    "answers",
+    "Every one of the records, pictures and reports that the lookup API is asked for comes back "
+    "byte for byte as the dataset has it, under the release's id.",
+    "whoever looks a pair up must get this pair, of this release",
+)
+LOOKUPS_ARE_FAST = Gate(
+    "lookups_are_fast",
+    P95_CEILING,
+    "seconds",
+    "Of those answers, 95 in 100 come within a second, one being asked for at a time.",
+    "1 s: the longest that a person's flow of thought stays unbroken (Nielsen 1993, chapter 5)",
+    lasting=False,
+)
+
 GATES = (
     SCHEMA_MATCHES,
     EVERY_SET_IS_COMPLETE,
@@ -177,7 +201,10 @@ GATES = (
     REPORT_IS_PRESENT,
     AUDITOR_IS_CALIBRATED,
     PACKAGE_IS_VERIFIED,
+    LOOKUPS_ARE_RIGHT,
+    LOOKUPS_ARE_FAST,
 )
+LASTING = frozenset(gate.name for gate in GATES if gate.lasting)
 
 
 def evaluate(
@@ -198,6 +225,8 @@ def evaluate(
         REPORT_IS_PRESENT: lambda: report_is_present(staged),
         AUDITOR_IS_CALIBRATED: lambda: auditor_is_calibrated(staged),
         PACKAGE_IS_VERIFIED: lambda: package_is_verified(staged, read),
+        LOOKUPS_ARE_RIGHT: lambda: lookups_are_right(staged),
+        LOOKUPS_ARE_FAST: lambda: lookups_are_fast(staged),
     }
     return [_waived(gate, _judged(gate, judges[gate]), staged) for gate in GATES]
 
@@ -500,3 +529,30 @@ def package_is_verified(staged: Staged, read: Callable[[str], bytes]) -> GateRes
         f"{found.count} pictures in {len(manifest['files'])} files",
         remedy,
     )
+
+
+def lookups_are_right(staged: Staged) -> GateResult:
+    """Answers of the lookup API against the dataset."""
+    smoke = _smoke(staged)
+    return _counted(
+        LOOKUPS_ARE_RIGHT,
+        smoke.wrong,
+        f"{len(smoke.seconds)} answers",
+        "if the records were changed, drop them and stage the release again; if the API can't "
+        "answer, look into its log",
+    )
+
+
+def lookups_are_fast(staged: Staged) -> GateResult:
+    """The 95th percentile of their durations."""
+    smoke = _smoke(staged)
+    passed = smoke.p95 <= P95_CEILING
+    detail = f"95 in 100 of {len(smoke.seconds)} answers came within {smoke.p95:.3f} s"
+    remedy = "; see whether Postgres, Redis and the bucket are slow, then run the check again"
+    return _result(LOOKUPS_ARE_FAST, smoke.p95, passed, detail + ("" if passed else remedy))
+
+
+def _smoke(staged: Staged) -> Smoke:
+    if staged.smoke is None:
+        raise ValueError("the lookup API was not asked")
+    return staged.smoke()

@@ -12,7 +12,7 @@ import dagster as dg
 from pydantic import Field
 
 from cf_lab_assets import names
-from cf_lab_assets.releases.checks import every_gate_still_holds
+from cf_lab_assets.releases.checks import every_gate_still_holds, lookup_api
 from cf_lab_assets.releases.refusal import RELEASE_ID
 from cf_lab_resources.dagster import BucketResource, CacheResource, CatalogResource
 from cf_lab_resources.errors import LabError
@@ -56,7 +56,9 @@ def make_earlier_release_current(
             of = config.of or opened_catalog.current_id()
             to = config.to or None
             if config.last_good and of is not None and of == opened_catalog.current_id():
-                to = last_good(bucket.open(), opened_catalog, of)
+                to = last_good(
+                    bucket.open(), opened_catalog, lookup_api(bucket, catalog, cache), of
+                )
             moved = rollback(opened_catalog, opened_cache, to, of, config.reason)
         except LabError as error:
             passing = isinstance(error, CatalogUnavailable)

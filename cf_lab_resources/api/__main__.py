@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from cf_lab_resources import embedded
+from cf_lab_resources.api.access import read_secret
 from cf_lab_resources.api.app import DEFAULT_HOST, DEFAULT_PORT, serve
 from cf_lab_resources.settings import Settings
 
@@ -21,7 +22,7 @@ def main() -> None:
             endpoints.postgres_url,
             endpoints.redis_url,
             endpoints.bucket_url,
-            settings.api_secret,
+            read_secret(settings.api_secret),
             host=options.host,
             port=options.port,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -26,7 +25,7 @@ from starlette.responses import HTMLResponse
 
 from cf_lab_resources import __version__
 from cf_lab_resources.api import documentation
-from cf_lab_resources.api.access import Gatekeeper, read_secret
+from cf_lab_resources.api.access import Gatekeeper
 from cf_lab_resources.api.answers import PROBLEM, RELEASE_HEADER, Problem
 from cf_lab_resources.api.endpoints import BatchEndpoint, HotRoute, PictureEndpoint, RecordEndpoint
 from cf_lab_resources.api.front import Front, HttpMetrics
@@ -52,7 +51,7 @@ REPORT_POLICY = (
 
 
 def create_app(
-    catalog_url: str, cache_url: str, bucket_url: str, secret_file: Path, only: str | None = None
+    catalog_url: str, cache_url: str, bucket_url: str, secret: bytes, only: str | None = None
 ) -> FastAPI:
     """The application; it opens its stores when it starts and contacts them when asked.
 
@@ -60,7 +59,7 @@ def create_app(
         catalog_url: libpq URL of Postgres.
         cache_url: `redis://`, `rediss://` or `unix://` URL.
         bucket_url: URL for `open_bucket`.
-        secret_file: holds the secret under which keys are hashed; made where it is missing.
+        secret: under which keys are hashed.
         only: the release to answer from, whichever is current.
     """
     registry = CollectorRegistry()
@@ -80,7 +79,7 @@ def create_app(
         catalog = open_catalog(catalog_url, CATALOG_THREADS + 1, CATALOG_SECONDS)
         redis = open_async_client(cache_url, CACHE_SECONDS)
         keys = ApiKeys(catalog_url, statement_seconds=CATALOG_SECONDS)
-        gatekeeper = Gatekeeper(keys, read_secret(secret_file))
+        gatekeeper = Gatekeeper(keys, secret)
         opened.append(Lookups(catalog, redis, open_bucket(bucket_url), gatekeeper, answered, only))
         if only is None:
             opened[0].follow_pointer()
@@ -142,7 +141,7 @@ def serve(
     catalog_url: str,
     cache_url: str,
     bucket_url: str,
-    secret_file: Path,
+    secret: bytes,
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
 ) -> None:
@@ -150,7 +149,7 @@ def serve(
     import uvicorn
 
     config = uvicorn.Config(
-        create_app(catalog_url, cache_url, bucket_url, secret_file),
+        create_app(catalog_url, cache_url, bucket_url, secret),
         host=host,
         port=port,
         loop="uvloop",

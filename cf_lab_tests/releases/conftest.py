@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cf_lab_assets.releases.smoke import Api
 from cf_lab_resources.bucket import Bucket, open_bucket
 from cf_lab_resources.cache import Cache, open_cache
 from cf_lab_resources.catalog import Catalog, open_catalog
@@ -33,3 +34,9 @@ def catalog(postgres_url: str) -> Iterator[Catalog]:
 def cache(redis_url: str) -> Iterator[Cache]:
     with open_cache(redis_url) as cache:
         yield cache
+
+
+@pytest.fixture
+def api(postgres_url: str, redis_url: str, bucket_url: str) -> Api:
+    """One in this process, on the test's stores."""
+    return Api(postgres_url, redis_url, bucket_url)

@@ -12,6 +12,7 @@ from cf_lab_assets.counterfactuals import tables
 from cf_lab_assets.counterfactuals.dataset import dataset_content_hash
 from cf_lab_assets.releases import candidate, gates
 from cf_lab_assets.releases.gates import GateResult, Staged
+from cf_lab_assets.releases.smoke import Smoke
 from cf_lab_resources.bucket import Bucket, BucketError
 from cf_lab_tests.releases.sample import QUANTITY, Rows, write_dataset
 
@@ -28,6 +29,7 @@ def read(bucket: Bucket, dataset_hash: str) -> Staged:
         report_html=bucket.get_bytes(f"{report}.html"),
         report_json=bucket.get_bytes(f"{report}.json"),
         package=candidate.read_content(bucket, dataset_hash).package,
+        smoke=lambda: Smoke([], [0.01] * 100),
     )
 
 
@@ -54,6 +56,8 @@ def test_the_gates_are_these() -> None:
         "report_is_present",
         "auditor_is_calibrated",
         "package_is_verified",
+        "lookups_are_right",
+        "lookups_are_fast",
     ]
     for gate in gates.GATES:
         assert gate.unit
@@ -263,6 +267,21 @@ def test_an_auditor_that_is_not_calibrated_publishes_nothing(bucket: Bucket, goo
     assert "materialise audits/calibration" in result.detail
     few = with_calibration({"measured": 0, "audits": 1000, "quantities": []})
     assert "too few sets" in judge(bucket, few)["auditor_is_calibrated"].detail
+
+
+def test_wrong_and_slow_lookups_are_found(bucket: Bucket, good: Staged) -> None:
+    def answered(wrong: list[str], seconds: list[float]) -> dict[str, GateResult]:
+        return judge(bucket, dataclasses.replace(good, smoke=lambda: Smoke(wrong, seconds)))
+
+    few_slow = answered([], [0.1] * 95 + [9.0] * 5)
+    assert few_slow["lookups_are_fast"].passed
+    assert few_slow["lookups_are_fast"].measured == 0.1
+    found = answered(["/v1/sets/a: status 503"], [0.1] * 94 + [9.0] * 6)
+    assert (found["lookups_are_right"].measured, found["lookups_are_right"].passed) == (1, False)
+    assert "/v1/sets/a: status 503" in found["lookups_are_right"].detail
+    assert (found["lookups_are_fast"].measured, found["lookups_are_fast"].passed) == (9.0, False)
+    unasked = judge(bucket, dataclasses.replace(good, smoke=None))
+    assert "was not asked" in unasked["lookups_are_right"].detail
 
 
 def test_a_gate_that_can_not_be_measured_has_failed(bucket: Bucket, good: Staged) -> None:

@@ -16,6 +16,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 from cf_lab_assets.audits.dataset_report import in_force
 from cf_lab_assets.releases import assets, candidate, checks
 from cf_lab_assets.releases.gates import NO_HASH_MISMATCH, QUALITY_IS_ABOVE_FLOOR
+from cf_lab_assets.releases.smoke import Api
 from cf_lab_assets.releases.waivers import WaiverRefused, grant
 from cf_lab_resources.bucket import Bucket
 from cf_lab_resources.catalog import Catalog, CatalogError, Waiver
@@ -61,10 +62,10 @@ def show_in_report(bucket: Bucket, dataset_hash: str, waivers: list[Waiver]) -> 
     bucket.put_bytes(key, json.dumps(document).encode())
 
 
-def quality(bucket: Bucket, catalog: Catalog) -> Any:
+def quality(bucket: Bucket, catalog: Catalog, api: Api) -> Any:
     content = candidate.read_content(bucket)
     candidate.stage_candidate(bucket, catalog, content)
-    results = {one.name: one for one in candidate.judge(bucket, catalog, content.release_id)}
+    results = {one.name: one for one in candidate.judge(bucket, catalog, api, content.release_id)}
     return results[QUALITY]
 
 
@@ -85,23 +86,25 @@ def test_a_waived_gate_lets_the_release_through_and_says_whose_word_it_is(
     assert "median 0.300" in (found.description or "")
 
 
-def test_a_waiver_that_no_report_shows_does_not_count(bucket: Bucket, catalog: Catalog) -> None:
+def test_a_waiver_that_no_report_shows_does_not_count(
+    bucket: Bucket, catalog: Catalog, api: Api
+) -> None:
     write_dataset(bucket, cits=0.3)
     grant(catalog, QUALITY, "Ada L.", "pilot", LATER)
-    found = quality(bucket, catalog)
+    found = quality(bucket, catalog, api)
     assert not found.passed
     assert "materialise audits/bias_report" in found.detail
 
 
-def test_a_waiver_ends_and_can_be_taken_back(bucket: Bucket, catalog: Catalog) -> None:
+def test_a_waiver_ends_and_can_be_taken_back(bucket: Bucket, catalog: Catalog, api: Api) -> None:
     dataset_hash = write_dataset(bucket, cits=0.3)
     over = catalog.grant_waiver(QUALITY, "Ada L.", "pilot", TODAY - datetime.timedelta(days=1))
     assert in_force([over], TODAY) == []
     last_day = grant(catalog, QUALITY, "Ada L.", "pilot", TODAY)
     show_in_report(bucket, dataset_hash, catalog.waivers())
-    assert quality(bucket, catalog).passed
+    assert quality(bucket, catalog, api).passed
     first = catalog.revoke_waiver(last_day.waiver_id)
-    assert not quality(bucket, catalog).passed
+    assert not quality(bucket, catalog, api).passed
     assert catalog.revoke_waiver(last_day.waiver_id) == first
     assert [one.waiver_id for one in catalog.waivers()] == [over.waiver_id, last_day.waiver_id]
     with pytest.raises(CatalogError, match="no waiver 77"):
@@ -153,7 +156,7 @@ def test_a_waiver_without_a_person_a_reason_or_an_end_is_refused(
 
 
 def test_damage_is_not_waived_even_by_a_row_in_the_catalog(
-    bucket: Bucket, catalog: Catalog
+    bucket: Bucket, catalog: Catalog, api: Api
 ) -> None:
     def lose_a_member(pairs: list[Any], sets: list[Any]) -> None:
         pairs.pop()
@@ -163,5 +166,5 @@ def test_damage_is_not_waived_even_by_a_row_in_the_catalog(
     show_in_report(bucket, dataset_hash, catalog.waivers())
     content = candidate.read_content(bucket)
     candidate.stage_candidate(bucket, catalog, content)
-    results = {one.name: one for one in candidate.judge(bucket, catalog, content.release_id)}
+    results = {one.name: one for one in candidate.judge(bucket, catalog, api, content.release_id)}
     assert not results["every_set_is_complete"].passed

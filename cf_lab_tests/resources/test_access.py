@@ -20,6 +20,7 @@ from cf_lab_tests.resources.test_api import (  # noqa: F401
     OTHER,
     PAIR,
     PICTURE,
+    SECRET,
     SET,
     SHA,
     Stores,
@@ -40,10 +41,9 @@ def keys(stores: Stores, postgres_url: str) -> Iterator[ApiKeys]:  # noqa: F811
 
 
 @pytest.fixture
-def make(keys: ApiKeys, bucket_url: str) -> MakeKey:  # noqa: F811
-    secret = read_secret(Path(f"{bucket_url[7:]}.secret"))
+def make(keys: ApiKeys) -> MakeKey:
     return lambda name="tester", scopes=("shadow",), days=1: make_key(
-        keys, secret, name, scopes, days
+        keys, SECRET, name, scopes, days
     )
 
 

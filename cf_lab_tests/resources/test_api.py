@@ -38,6 +38,7 @@ OTHER = f"{SET}-man"
 MISSING = "s0000000000000ff-gender-man"
 PICTURE = b"\x89PNG\r\n\x1a\n not a real one"
 SHA = hashlib.sha256(PICTURE).hexdigest()
+SECRET = b"no more than a test's secret: 32"
 NO_SHA = "0" * 64
 
 
@@ -65,8 +66,8 @@ def served(app: Any) -> Iterator[httpx.Client]:
 
 
 def app(postgres_url: str, redis_url: str, bucket_url: str) -> Any:
-    """The API; its secret lies beside the bucket."""
-    return create_app(postgres_url, redis_url, bucket_url, Path(f"{bucket_url[7:]}.secret"))
+    """The API, with a secret of its own."""
+    return create_app(postgres_url, redis_url, bucket_url, SECRET)
 
 
 class Stores:

@@ -62,8 +62,12 @@ class Lab:
 
 
 @contextmanager
-def opened() -> Iterator[Lab]:
-    """Settings, running services and open stores; the schema is brought up to date."""
+def opened(migrated: bool = True) -> Iterator[Lab]:
+    """Settings, running services and open stores.
+
+    Args:
+        migrated: bring the schema up to date first, which takes longer than a rollback may.
+    """
     from cf_lab_resources import embedded
     from cf_lab_resources.bucket import open_bucket
     from cf_lab_resources.cache import open_cache
@@ -72,7 +76,8 @@ def opened() -> Iterator[Lab]:
     settings = Settings.from_env()
     with embedded.running(settings) as endpoints:
         os.environ.update(endpoints.environ())
-        migrate(endpoints.postgres_url)
+        if migrated:
+            migrate(endpoints.postgres_url)
         yield Lab(
             settings,
             endpoints,
@@ -525,7 +530,7 @@ def release_rollback(
     """Make an earlier release current again and withdraw the current one."""
     from cf_lab_assets.releases.pointer import rollback
 
-    with opened() as lab:
+    with opened(migrated=False) as lab:
         now = rollback(lab.catalog, lab.cache, to=to, reason=reason)
         print(f"release {now.release_id} is current")
 

@@ -20,8 +20,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from cf_lab_assets.releases.candidate import warm
-
 if TYPE_CHECKING:
     from cf_lab_resources.cache import Cache
     from cf_lab_resources.catalog import Catalog, Flip
@@ -170,6 +168,8 @@ def _tidied(catalog: Catalog, cache: Cache, moved: Moved) -> Moved:
 
 def _warm_up(catalog: Catalog, cache: Cache, release_id: str) -> int:
     """Warms a release that is not warm; how many records were written."""
+    from cf_lab_assets.releases.candidate import warm  # slow to import: a rollback is done by then
+
     return 0 if cache.warmed().get(release_id) else warm(catalog, cache, release_id)
 
 

@@ -1,4 +1,4 @@
-"""What people are told: checks that failed, freshness that was lost, runs that failed.
+"""What people are told: checks and runs that failed, freshness that was lost, what assets report.
 
 Each happening is told once. The sensor remembers how far it has read Dagster's event log, and goes
 on only once the receiver has taken the alerts, so that a receiver that is down delays them and
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS = 30
 EVENTS_A_TICK = 500
+# Metadata of an observation that makes it an alert, with the alert's name as its value.
+ALERT = "cf_lab/alert"
 TOLD = (
     dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+    dg.DagsterEventType.ASSET_OBSERVATION,
     dg.DagsterEventType.FRESHNESS_STATE_CHANGE,
     dg.DagsterEventType.RUN_FAILURE,
 )
@@ -67,6 +70,8 @@ def alerts_of(record: dg.EventLogRecord) -> Iterator[Alert]:
         yield from _of_check(event.asset_check_evaluation_data, at)
     elif event.event_type == dg.DagsterEventType.FRESHNESS_STATE_CHANGE:
         yield from _of_freshness(event.event_specific_data, at)
+    elif event.event_type == dg.DagsterEventType.ASSET_OBSERVATION:
+        yield from _of_observation(event.asset_observation_data.asset_observation, at)
     elif event.event_type == dg.DagsterEventType.RUN_FAILURE:
         yield from _of_run(event, record.run_id, at)
 
@@ -106,6 +111,22 @@ def _of_freshness(change: object, at: datetime.datetime) -> Iterator[Alert]:
         description=f"it was not made anew within its window; materialise {asset}, and look in "
         "the UI's automation page at what should have done it",
         labels={"asset": asset, "state": change.new_state.value.lower()},
+    )
+
+
+def _of_observation(seen: dg.AssetObservation, at: datetime.datetime) -> Iterator[Alert]:
+    from cf_lab_resources.alerts import Alert
+
+    if ALERT not in seen.metadata:
+        return
+    asset = seen.asset_key.to_user_string()
+    yield Alert(
+        name=str(seen.metadata[ALERT].value),
+        severity="warning",
+        at=at,
+        summary=f"{asset} reports something",
+        description=seen.description or "it gave no reason",
+        labels={"asset": asset},
     )
 
 

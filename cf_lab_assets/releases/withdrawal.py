@@ -12,6 +12,7 @@ import dagster as dg
 from pydantic import Field
 
 from cf_lab_assets import names
+from cf_lab_assets.alerting import ALERT
 from cf_lab_assets.releases.checks import every_gate_still_holds, lookup_api
 from cf_lab_assets.releases.refusal import RELEASE_ID
 from cf_lab_resources.dagster import BucketResource, CacheResource, CatalogResource
@@ -72,7 +73,10 @@ def make_earlier_release_current(
     context.log_event(
         dg.AssetObservation(
             names.RELEASE_CURRENT,
+            description=f"release {moved.previous} was withdrawn and {moved.release_id} is "
+            f"current: {config.reason or 'no reason was given'}",
             metadata={
+                ALERT: "ReleaseWithdrawn",
                 RELEASE_ID: moved.release_id,
                 "withdrawn": moved.previous or "none",
                 "reason": config.reason or "none given",

@@ -148,7 +148,7 @@ def _tell(alerts: list[Alert]) -> bool:
     from cf_lab_resources.alerts import send
     from cf_lab_resources.settings import Settings
 
-    url = Settings.from_env().alert_url
-    if url is not None:
-        send(url, alerts)
-    return url is not None
+    settings = Settings.from_env()
+    if settings.alert_url is not None:
+        send(settings.alert_url, alerts, settings.runbook_url)
+    return settings.alert_url is not None

@@ -13,6 +13,7 @@ import dagster as dg
 
 from cf_lab_assets import alerting, names
 from cf_lab_assets.models import checks as model_checks
+from cf_lab_assets.models import upstream
 from cf_lab_assets.releases import checks as release_checks
 from cf_lab_assets.releases import upkeep, withdrawal
 from cf_lab_assets.sources.sensors import incoming_sensor
@@ -86,6 +87,11 @@ JOBS = [
         description="The starter models from nothing: hours on a CPU, minutes on a GPU.",
     ),
     dg.define_asset_job(
+        upstream.RESOLVE_MODELS,
+        dg.AssetSelection.assets(names.MODEL_ARTIFACTS),
+        description="Fetches the models in use that are not in the bucket yet.",
+    ),
+    dg.define_asset_job(
         VERIFY_MODELS,
         dg.AssetSelection.checks(model_checks.every_file_is_the_one_on_record),
         description="Hashes every file of every model in use anew, and makes nothing.",
@@ -155,6 +161,7 @@ SENSORS = [
     incoming_sensor(MAKE_COUNTERFACTUALS),
     withdrawal.withdraw_failed_release,
     upkeep.mend_cache,
+    upstream.models_changed_upstream,
     alerting.alert_of_failures,
     dg.AutomationConditionSensorDefinition(
         "follow_upstream",
@@ -166,17 +173,25 @@ SENSORS = [
 ]
 
 
+# After how many hours without a new materialization people are warned, and alarmed. Each window is
+# that of the schedule which should have made the asset, and a bit more; what batches make has none,
+# as no delivery is owed.
+_FRESH_FOR = {
+    **dict.fromkeys(_BACKUPS, (26, 48)),
+    **dict.fromkeys([*_FOLLOWS, *_GATED], (8 * 24, 15 * 24)),
+}
+
+
 def with_policies(spec: dg.AssetSpec) -> dg.AssetSpec:
     """An asset's spec with the lab's automation and freshness for its key."""
+    if spec.key in _FRESH_FOR:
+        warn, fail = (timedelta(hours=hours) for hours in _FRESH_FOR[spec.key])
+        policy = dg.FreshnessPolicy.time_window(fail_window=fail, warn_window=warn)
+        spec = spec.replace_attributes(freshness_policy=policy)
     condition = dg.AutomationCondition.eager()
     if spec.key in _FOLLOWS:
         return spec.replace_attributes(automation_condition=condition)
     if spec.key in _GATED:
         gated = condition & dg.AutomationCondition.all_deps_blocking_checks_passed()
         return spec.replace_attributes(automation_condition=gated)
-    if spec.key in _BACKUPS:
-        nightly = dg.FreshnessPolicy.time_window(
-            fail_window=timedelta(hours=48), warn_window=timedelta(hours=26)
-        )
-        return spec.replace_attributes(freshness_policy=nightly)
     return spec

@@ -16,6 +16,7 @@ from cf_lab_resources.errors import LabError
 
 SECONDS = 10.0
 MAXIMUM_TEXT = 2000
+RUNBOOK = "deploy/RUNBOOK.md"
 
 Severity = Literal["critical", "warning"]
 
@@ -44,20 +45,36 @@ class Alert:
     description: str
     labels: dict[str, str] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, runbook_url: str | None = None) -> dict[str, Any]:
         """As Alertmanager's API v2 takes it."""
         return {
             "labels": {"alertname": self.name, "severity": self.severity, **self.labels},
             "annotations": {
                 "summary": self.summary,
                 "description": self.description[:MAXIMUM_TEXT],
+                "runbook_url": runbook(self.name, runbook_url),
             },
             "startsAt": self.at.isoformat(),
         }
 
 
-def send(url: str, alerts: Sequence[Alert]) -> None:
+def runbook(section: str, url: str | None = None) -> str:
+    """Where a section of the runbook is read; its heading's anchor is its name in small letters.
+
+    Args:
+        section: an alert's name, or another heading.
+        url: of the runbook, `CF_LAB_RUNBOOK_URL`; the file's path in the source tree where None.
+    """
+    return f"{url or RUNBOOK}#{section.lower().replace(' ', '-')}"
+
+
+def send(url: str, alerts: Sequence[Alert], runbook_url: str | None = None) -> None:
     """Post alerts together; nothing where there are none.
+
+    Args:
+        url: of the receiver.
+        alerts: to be told.
+        runbook_url: where people read the runbook, which each alert links to.
 
     Raises:
         AlertError: The receiver does not answer, or answers with anything but 2xx.
@@ -68,7 +85,8 @@ def send(url: str, alerts: Sequence[Alert]) -> None:
 
     receiver = urlsplit(url).netloc.rpartition("@")[2]  # a webhook's path may be its password
     try:
-        answer = httpx.post(url, json=[one.to_json() for one in alerts], timeout=SECONDS)
+        told = [one.to_json(runbook_url) for one in alerts]
+        answer = httpx.post(url, json=told, timeout=SECONDS)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise AlertError(
             f"{receiver} does not answer: {type(error).__name__}; check that the receiver of "

@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -15,7 +17,7 @@ import pytest
 from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
 
 from cf_lab_assets import alerting
-from cf_lab_resources.alerts import Alert, AlertError, send
+from cf_lab_resources.alerts import RUNBOOK, Alert, AlertError, send
 
 KEY = dg.AssetKey(["releases", "current"])
 NOW = datetime.datetime(2026, 11, 28, 6, 0, tzinfo=datetime.UTC)
@@ -167,6 +169,42 @@ def test_a_failed_run_is_told_also_by_a_receiver_that_was_down(
     assert receiver.names() == [("RunFailed", "critical")]
     assert receiver.alerts[0]["labels"]["job"] == "doomed"
     assert receiver.alerts[0]["labels"]["run_id"] == result.run_id
+
+
+def test_what_an_asset_reports_is_told_where_it_says_so(
+    receiver: Receiver, instance: dg.DagsterInstance
+) -> None:
+    cursor = tick(instance, None).cursor
+    for metadata in ({"rows": 3}, {alerting.ALERT: "ReleaseWithdrawn", "rows": 3}):
+        seen = dg.AssetObservation(KEY, description="r1 was withdrawn", metadata=metadata)
+        instance.report_runless_asset_event(seen)
+    cursor = tick(instance, cursor).cursor
+    tick(instance, cursor)
+    assert receiver.names() == [("ReleaseWithdrawn", "warning")]
+    assert receiver.alerts[0]["annotations"]["description"] == "r1 was withdrawn"
+
+
+def test_every_alert_leads_to_its_section_of_the_runbook(
+    receiver: Receiver, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(alerting.__file__).parents[1]
+    sources = [path.read_text() for path in (root / "cf_lab_assets").rglob("*.py")]
+    named = {
+        name
+        for text in sources
+        for name in re.findall(r'(?:Alert\(\s*name=|\bALERT: )"(\w+)"', text)
+    }
+    assert {"CheckFailed", "FreshnessLost", "RunFailed", "ReleaseWithdrawn"} <= named
+    headings = re.findall(r"^## (.+)$", (root / RUNBOOK).read_text(), re.MULTILINE)
+    assert named <= set(headings)
+    cursor = tick(instance, None).cursor
+    evaluate(instance, passed=False)
+    tick(instance, cursor)
+    assert receiver.alerts[0]["annotations"]["runbook_url"] == "deploy/RUNBOOK.md#checkfailed"
+    monkeypatch.setenv("CF_LAB_RUNBOOK_URL", "https://wiki.example.org/runbook")
+    tick(instance, cursor)
+    told = receiver.alerts[1]["annotations"]["runbook_url"]
+    assert told == "https://wiki.example.org/runbook#checkfailed"
 
 
 def test_without_a_receiver_the_sensor_says_that_nobody_was_told(

@@ -167,6 +167,7 @@ def test_jobs_schedules_and_sensors_are_there():
         "follow_upstream",
         "withdraw_failed_release",
         "mend_cache",
+        "models_changed_upstream",
         "alert_of_failures",
     }
     for name in (
@@ -176,6 +177,7 @@ def test_jobs_schedules_and_sensors_are_there():
         "publish",
         "back_up",
         "verify_models",
+        "resolve_models",
         "verify_release",
         "roll_back",
         "drop_old_releases",

@@ -127,3 +127,22 @@ def test_services_are_shown_and_stop_when_nobody_uses_them(cf_lab, home):
         time.sleep(0.5)
     assert "postgres" in shown
     assert "redis" in shown
+
+
+def test_a_key_is_shown_once_listed_without_it_and_revoked(cf_lab, home):
+    made = cf_lab("keys", "create", "--name", "Ada's notebook", "--scope", "shadow", "--days", "30")
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
+    key_id = key.split("_")[1]
+    assert key_id in made.stderr
+    assert key not in made.stderr
+    assert (home / "api" / "secret").stat().st_mode & 0o077 == 0
+    listed = cf_lab("keys", "list").stdout
+    assert f"{key_id}  valid" in listed
+    assert "Ada's notebook" in listed
+    assert key not in listed
+    assert cf_lab("keys", "revoke", key_id).returncode == 0
+    assert f"{key_id}  revoked" in cf_lab("keys", "list").stdout
+    assert_one_clear_line(cf_lab("keys", "revoke", "00000000"), "there is no key")
+    refused = cf_lab("keys", "create", "--name", "x", "--scope", "everything")
+    assert_one_clear_line(refused, "everything", "shadow")

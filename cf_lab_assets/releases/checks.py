@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from cf_lab_assets import names
+from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_assets.releases.gates import GATES, GateResult
 from cf_lab_assets.releases.refusal import RELEASE_ID, WAIVED_UNTIL, latest_candidate
 from cf_lab_resources.dagster import BucketResource, CatalogResource
@@ -28,6 +29,7 @@ ORIGINS = {gate.name: gate.origin for gate in GATES}
         )
         for gate in GATES
     ],
+    retry_policy=RETRIES,
     can_subset=True,  # else the UI offers no gate to be run again by itself
 )
 def release_gates(
@@ -64,6 +66,7 @@ def release_gates(
     description="Every gate, evaluated again on the release that is current by the catalog. "
     "Limit: none may fail. Where one does, withdraw_failed_release goes back to the release "
     "before.",
+    retry_policy=RETRIES,
 )
 def every_gate_still_holds(bucket: BucketResource, catalog: CatalogResource) -> dg.AssetCheckResult:
     """The gates again, on what is served: objects may be damaged or lost after publication."""
@@ -93,10 +96,9 @@ def _evaluate(
     release_id: str, bucket: BucketResource, catalog: CatalogResource
 ) -> list[GateResult]:
     from cf_lab_assets.releases.candidate import judge
-    from cf_lab_resources.catalog import CatalogError
 
     try:
         with catalog.open() as opened:
             return judge(bucket.open(), opened, release_id)
     except LabError as error:
-        raise dg.Failure(str(error), allow_retries=not isinstance(error, CatalogError)) from error
+        raise failure(error) from error

@@ -12,6 +12,7 @@ import dagster as dg
 from pydantic import Field
 
 from cf_lab_assets import names
+from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_assets.releases.checks import every_gate_still_holds
 from cf_lab_assets.releases.refusal import RELEASE_ID
 from cf_lab_assets.releases.retention import KEPT
@@ -50,7 +51,6 @@ def make_earlier_release_current(
     """
     from cf_lab_assets.releases.candidate import last_good
     from cf_lab_assets.releases.pointer import rollback
-    from cf_lab_resources.catalog import CatalogUnavailable
 
     with catalog.open() as opened_catalog, cache.open() as opened_cache:
         try:
@@ -60,8 +60,7 @@ def make_earlier_release_current(
                 to = last_good(bucket.open(), opened_catalog, of)
             moved = rollback(opened_catalog, opened_cache, to, of, config.reason)
         except LabError as error:
-            passing = isinstance(error, CatalogUnavailable)
-            raise dg.Failure(str(error), allow_retries=passing) from error
+            raise failure(error) from error
     if not moved.changed:
         context.log.info(f"nothing to do: release {moved.release_id} is current")
         return
@@ -82,7 +81,7 @@ def make_earlier_release_current(
 
 @dg.job(
     description="Withdraws the current release and makes an earlier one current again.",
-    op_retry_policy=dg.RetryPolicy(max_retries=3, delay=1, backoff=dg.Backoff.EXPONENTIAL),
+    op_retry_policy=RETRIES,
 )
 def roll_back() -> None:
     """See `make_earlier_release_current`."""
@@ -109,11 +108,14 @@ def drop_records_of_old_releases(
             opened_catalog.migrate()
             dropped = drop_old(opened_catalog, opened_cache, config.keep)
         except LabError as error:
-            raise dg.Failure(str(error)) from error
+            raise failure(error) from error
     context.log.info(f"dropped the records of {len(dropped)} releases: {', '.join(dropped)}")
 
 
-@dg.job(description="Drops the records of releases that no rollback will want soon.")
+@dg.job(
+    description="Drops the records of releases that no rollback will want soon.",
+    op_retry_policy=RETRIES,
+)
 def drop_old_releases() -> None:
     """See `drop_records_of_old_releases`."""
     drop_records_of_old_releases()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from cf_lab_assets import names
+from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_resources.dagster import BucketResource
 from cf_lab_resources.errors import LabError
 
@@ -36,6 +37,7 @@ DESCRIPTIONS = {
         dg.AssetCheckSpec(name, asset=names.PACKAGE, blocking=True, description=description)
         for name, description in DESCRIPTIONS.items()
     ],
+    retry_policy=RETRIES,
     can_subset=True,
 )
 def package_checks(
@@ -55,7 +57,7 @@ def package_checks(
             if name in selected:
                 yield judge(store, package)
     except LabError as error:
-        raise dg.Failure(str(error)) from error
+        raise failure(error) from error
 
 
 def _newest(store: "Bucket") -> "Package":

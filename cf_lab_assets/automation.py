@@ -1,4 +1,4 @@
-"""What runs by itself: jobs, schedules, and conditions from a new batch to a current release.
+"""What runs by itself: jobs, schedules, and conditions from new batch to current release.
 
 A delivery is found by the sensor on ``incoming/``, which runs `MAKE_COUNTERFACTUALS` for it. From
 the accepted sets on, each asset is made again when the content of what it is made from has changed.
@@ -9,11 +9,11 @@ the checks between them are gates: what follows a blocking check that failed is 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 import dagster as dg
 
 from cf_lab_assets import alerting, names
+from cf_lab_assets.conditions import BATCHES, CONDITIONS
 from cf_lab_assets.models import checks as model_checks
 from cf_lab_assets.releases import checks as release_checks
 from cf_lab_assets.releases import withdrawal
@@ -29,35 +29,11 @@ TRAIN_STARTER = "train_starter"
 VERIFY_MODELS = "verify_models"
 VERIFY_RELEASE = "verify_release"
 
-AUTOMATION = dg.AutomationCondition
-Condition = dg.AutomationCondition[Any]
-
-BY_BATCH = [
-    names.SOURCE_PAIRS,
-    names.EDIT_PLAN,
-    names.CANDIDATES,
-    names.PAIR_SCORES,
-    names.ACCEPTED_SETS,
-]
-_BATCHES = dg.AssetSelection.assets(*BY_BATCH)
 _BACKUPS = [names.CATALOG_BACKUP, names.BUCKET_BACKUP]
-_FOLLOWS = [
-    names.DATASET,
-    names.PACKAGE,
-    names.INSTRUMENT,
-    *names.RESPONSES.values(),
-    *names.BIAS_METRICS.values(),
-    names.CALIBRATION,
-    names.MULTIVERSE,
-    names.BIAS_REPORT,
-]
-# These wait for the blocking checks of what they are made from.
-_GATED = [names.RELEASE_CANDIDATE, names.RELEASE_CURRENT]
-
 JOBS = [
     dg.define_asset_job(
         MAKE_COUNTERFACTUALS,
-        dg.AssetSelection.assets(names.MODEL_ARTIFACTS) | _BATCHES,
+        dg.AssetSelection.assets(names.MODEL_ARTIFACTS) | BATCHES,
         description="One source batch, from pairs to accepted counterfactual sets.",
     ),
     dg.define_asset_job(
@@ -84,7 +60,7 @@ JOBS = [
     ),
     dg.define_asset_job(
         REFRESH,
-        dg.AssetSelection.assets(*_FOLLOWS, *_GATED),
+        dg.AssetSelection.assets(*CONDITIONS),
         description="All of the three before: from the accepted sets to the current release.",
     ),
     dg.define_asset_job(
@@ -116,13 +92,14 @@ SCHEDULES = [
         job_name=AUDIT,
         cron_schedule="0 2 * * 0",
         description="Asks every audited model anew each Sunday, as an endpoint may have changed; "
-        "the report and what depends on it follow.",
+        "where its answers have, the report and what depends on it follow.",
     ),
     dg.ScheduleDefinition(
         name="daily_refresh",
         job_name=MAKE_DATASET,
         cron_schedule="0 3 * * *",
-        description="Makes the dataset again each night; what depends on it follows.",
+        description="Makes the dataset again each night; what failed since the last one, or "
+        "depends on another content, follows.",
     ),
     dg.ScheduleDefinition(
         name="daily_backup",
@@ -160,56 +137,12 @@ SENSORS = [
     alerting.alert_of_failures,
     dg.AutomationConditionSensorDefinition(
         "follow_upstream",
-        target=dg.AssetSelection.assets(*_FOLLOWS, *_GATED),
+        target=dg.AssetSelection.assets(*CONDITIONS),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=INTERVAL_SECONDS,
         description="From new accepted sets to a new current release, as upstream changes.",
     ),
 ]
-
-
-def _eager(changed: Condition) -> Condition:
-    """Dagster's own, but for what counts as a change, and whatever became of single batches.
-
-    A batch that was refused has no accepted sets and never will have: it must not keep the others
-    waiting.
-    """
-    eager: Condition = AUTOMATION.eager()
-    missing = AUTOMATION.any_deps_missing().ignore(_BATCHES)
-    return eager.replace("any_deps_updated", changed).replace("any_deps_missing", missing)
-
-
-def _conditions() -> dict[dg.AssetKey, Condition]:
-    """When the assets from dataset to current release are made again.
-
-    The dataset follows its batches. Of all others only another content of what they are made from
-    is a change, so that what is made again the same (the nightly dataset, the model artifacts of
-    each batch) has no consequences.
-    """
-    elsewhere = ~AUTOMATION.executed_with_root_target()
-    coming = AUTOMATION.will_be_requested()
-    batch_made = AUTOMATION.any_deps_match(AUTOMATION.newly_updated() & elsewhere).allow(_BATCHES)
-    # One refresh after the other: their steps read the newest dataset, which must stay the same.
-    refreshing = AUTOMATION.asset_matches(names.RELEASE_CURRENT, AUTOMATION.in_progress())
-
-    another = AUTOMATION.data_version_changed()
-    changed = AUTOMATION.any_deps_match((another & elsewhere) | coming).ignore(_BATCHES)
-
-    # What a gate has kept back is made as soon as the gate, evaluated again, lets it through.
-    judged = AUTOMATION.any_checks_match(AUTOMATION.newly_updated() & elsewhere, blocking_only=True)
-    kept_back = AUTOMATION.any_deps_match(another).since(AUTOMATION.newly_updated())
-    released = AUTOMATION.any_deps_match(judged) & kept_back
-    # Where a dependency is made by the same run, that run itself stops at its blocking checks.
-    passed = AUTOMATION.all_checks_match(AUTOMATION.check_passed(), blocking_only=True)
-    gates_passed = AUTOMATION.all_deps_match(coming | passed)
-    return {
-        **dict.fromkeys(_FOLLOWS, _eager(changed)),
-        names.DATASET: _eager(batch_made) & ~refreshing,
-        **dict.fromkeys(_GATED, _eager(changed | released) & gates_passed),
-    }
-
-
-CONDITIONS = _conditions()
 
 
 def with_policies(spec: dg.AssetSpec) -> dg.AssetSpec:

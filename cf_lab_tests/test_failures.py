@@ -12,7 +12,7 @@ import pytest
 import yaml
 from sqlalchemy.engine import make_url
 
-from cf_lab_assets.automation import CONDITIONS
+from cf_lab_assets.conditions import CONDITIONS
 from cf_lab_assets.definitions import build_defs
 from cf_lab_assets.failures import failure
 from cf_lab_assets.instance import INSTANCE_YAML

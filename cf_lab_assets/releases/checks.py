@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from cf_lab_assets import names
+from cf_lab_assets.conditions import WITH_ITS_ASSET
 from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_assets.releases.gates import GATES, GateResult
 from cf_lab_assets.releases.refusal import RELEASE_ID, WAIVED_UNTIL, latest_candidate
@@ -26,6 +27,7 @@ ORIGINS = {gate.name: gate.origin for gate in GATES}
             asset=names.RELEASE_CANDIDATE,
             blocking=True,
             description=f"{gate.description} Limit: {gate.origin}.",
+            automation_condition=WITH_ITS_ASSET,
         )
         for gate in GATES
     ],

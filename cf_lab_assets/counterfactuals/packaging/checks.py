@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from cf_lab_assets import names
+from cf_lab_assets.conditions import WITH_ITS_ASSET
 from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_resources.dagster import BucketResource
 from cf_lab_resources.errors import LabError
@@ -34,7 +35,13 @@ DESCRIPTIONS = {
 @dg.multi_asset_check(
     name="package_checks",
     specs=[
-        dg.AssetCheckSpec(name, asset=names.PACKAGE, blocking=True, description=description)
+        dg.AssetCheckSpec(
+            name,
+            asset=names.PACKAGE,
+            blocking=True,
+            description=description,
+            automation_condition=WITH_ITS_ASSET,
+        )
         for name, description in DESCRIPTIONS.items()
     ],
     retry_policy=RETRIES,

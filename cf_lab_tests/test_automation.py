@@ -80,7 +80,7 @@ class Lab:
 
     def _checks(self, step):
         @dg.multi_asset_check(name=step.op.name, specs=list(step.check_specs), can_subset=True)
-        def judge(context: dg.AssetCheckExecutionContext):
+        def judge(context):
             for key in context.selected_asset_check_keys:
                 yield self._judged(key)
 

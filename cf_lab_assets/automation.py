@@ -1,8 +1,9 @@
-"""What runs by itself: jobs, schedules, and conditions from a new batch to a current release.
+"""What runs by itself: jobs, schedules, and conditions from new batch to current release.
 
-A delivery is found by the sensor on ``incoming/``, which runs `MAKE_COUNTERFACTUALS` for it.
-From the accepted sets on, each asset is made again when what it is made from has changed; the
-current release moves only after the candidate's gates have passed.
+A delivery is found by the sensor on ``incoming/``, which runs `MAKE_COUNTERFACTUALS` for it. From
+the accepted sets on, each asset is made again when the content of what it is made from has changed.
+All of them, from dataset to current release, are asked for at one look and so by one run, in which
+the checks between them are gates: what follows a blocking check that failed is not made.
 """
 
 from __future__ import annotations
@@ -12,46 +13,28 @@ from datetime import timedelta
 import dagster as dg
 
 from cf_lab_assets import alerting, names
+from cf_lab_assets.conditions import BATCHES, CONDITIONS
 from cf_lab_assets.models import checks as model_checks
 from cf_lab_assets.models import upstream
 from cf_lab_assets.releases import checks as release_checks
 from cf_lab_assets.releases import upkeep, withdrawal
-from cf_lab_assets.sources.sensors import incoming_sensor
+from cf_lab_assets.sources.sensors import INTERVAL_SECONDS, incoming_sensor
 
 MAKE_COUNTERFACTUALS = "make_counterfactuals"
 MAKE_DATASET = "make_dataset"
 AUDIT = "audit"
 PUBLISH = "publish"
+REFRESH = "refresh"
 BACK_UP = "back_up"
 TRAIN_STARTER = "train_starter"
 VERIFY_MODELS = "verify_models"
 VERIFY_RELEASE = "verify_release"
 
-_BY_BATCH = [
-    names.SOURCE_PAIRS,
-    names.EDIT_PLAN,
-    names.CANDIDATES,
-    names.PAIR_SCORES,
-    names.ACCEPTED_SETS,
-]
 _BACKUPS = [names.CATALOG_BACKUP, names.BUCKET_BACKUP]
-_FOLLOWS = [
-    names.DATASET,
-    names.PACKAGE,
-    names.INSTRUMENT,
-    names.RESPONSES,
-    names.BIAS_METRICS,
-    names.CALIBRATION,
-    names.MULTIVERSE,
-    names.BIAS_REPORT,
-]
-# These wait for the blocking checks of what they are made from.
-_GATED = [names.RELEASE_CANDIDATE, names.RELEASE_CURRENT]
-
 JOBS = [
     dg.define_asset_job(
         MAKE_COUNTERFACTUALS,
-        dg.AssetSelection.assets(names.MODEL_ARTIFACTS, *_BY_BATCH),
+        dg.AssetSelection.assets(names.MODEL_ARTIFACTS) | BATCHES,
         description="One source batch, from pairs to accepted counterfactual sets.",
     ),
     dg.define_asset_job(
@@ -62,8 +45,8 @@ JOBS = [
     ),
     dg.define_asset_job(
         AUDIT,
-        dg.AssetSelection.assets(names.RESPONSES, names.BIAS_METRICS),
-        description="One audited model's responses to the dataset, and its bias metrics.",
+        dg.AssetSelection.assets(*names.RESPONSES.values(), *names.BIAS_METRICS.values()),
+        description="All audited models' responses to the dataset, and their bias metrics.",
     ),
     dg.define_asset_job(
         PUBLISH,
@@ -75,6 +58,11 @@ JOBS = [
             names.RELEASE_CURRENT,
         ),
         description="Calibration, bias report and release candidate, its gates, and the release.",
+    ),
+    dg.define_asset_job(
+        REFRESH,
+        dg.AssetSelection.assets(*CONDITIONS),
+        description="All of the three before: from the accepted sets to the current release.",
     ),
     dg.define_asset_job(
         BACK_UP,
@@ -104,28 +92,20 @@ JOBS = [
 ]
 
 
-@dg.schedule(
-    job_name=AUDIT,
-    cron_schedule="0 2 * * 0",
-    description="Asks every audited model anew each Sunday, as an endpoint may have changed; the "
-    "report and what depends on it follow.",
-)
-def weekly_full_audit(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
-    """A run for each audited model, under one key a week."""
-    week = context.scheduled_execution_time.date().isoformat()
-    return [
-        dg.RunRequest(run_key=f"{week}:{model}", partition_key=model)
-        for model in names.AUDITED_MODELS.get_partition_keys()
-    ]
-
-
 SCHEDULES = [
-    weekly_full_audit,
+    dg.ScheduleDefinition(
+        name="weekly_full_audit",
+        job_name=AUDIT,
+        cron_schedule="0 2 * * 0",
+        description="Asks every audited model anew each Sunday, as an endpoint may have changed; "
+        "where its answers have, the report and what depends on it follow.",
+    ),
     dg.ScheduleDefinition(
         name="daily_refresh",
         job_name=MAKE_DATASET,
         cron_schedule="0 3 * * *",
-        description="Makes the dataset again each night; what depends on it follows.",
+        description="Makes the dataset again each night; what failed since the last one, or "
+        "depends on another content, follows.",
     ),
     dg.ScheduleDefinition(
         name="daily_backup",
@@ -165,20 +145,31 @@ SENSORS = [
     alerting.alert_of_failures,
     dg.AutomationConditionSensorDefinition(
         "follow_upstream",
-        target=dg.AssetSelection.assets(*_FOLLOWS, *_GATED),
+        target=dg.AssetSelection.assets(*CONDITIONS),
         default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=30,
+        minimum_interval_seconds=INTERVAL_SECONDS,
         description="From new accepted sets to a new current release, as upstream changes.",
     ),
 ]
 
 
-# After how many hours without a new materialization people are warned, and alarmed. Each window is
-# that of the schedule which should have made the asset, and a bit more; what batches make has none,
-# as no delivery is owed.
+# After how many hours without a new materialization people are warned, and alarmed: what a schedule
+# makes, soon after it should have; the report and the release, which are made anew only where their
+# content changes, when they are too old to speak for today's models. What batches make has no
+# window, as no delivery is owed.
 _FRESH_FOR = {
     **dict.fromkeys(_BACKUPS, (26, 48)),
-    **dict.fromkeys([*_FOLLOWS, *_GATED], (8 * 24, 15 * 24)),
+    **dict.fromkeys(CONDITIONS, (35 * 24, 95 * 24)),
+    **dict.fromkeys(
+        [
+            names.DATASET,
+            names.PACKAGE,
+            names.INSTRUMENT,
+            *names.RESPONSES.values(),
+            *names.BIAS_METRICS.values(),
+        ],
+        (8 * 24, 15 * 24),
+    ),
 }
 
 
@@ -188,10 +179,6 @@ def with_policies(spec: dg.AssetSpec) -> dg.AssetSpec:
         warn, fail = (timedelta(hours=hours) for hours in _FRESH_FOR[spec.key])
         policy = dg.FreshnessPolicy.time_window(fail_window=fail, warn_window=warn)
         spec = spec.replace_attributes(freshness_policy=policy)
-    condition = dg.AutomationCondition.eager()
-    if spec.key in _FOLLOWS:
-        return spec.replace_attributes(automation_condition=condition)
-    if spec.key in _GATED:
-        gated = condition & dg.AutomationCondition.all_deps_blocking_checks_passed()
-        return spec.replace_attributes(automation_condition=gated)
+    if spec.key in CONDITIONS:
+        return spec.replace_attributes(automation_condition=CONDITIONS[spec.key])
     return spec

@@ -1,7 +1,7 @@
 """Names that several modules share: groups, owners, pools, partitions and asset keys.
 
 A leaf: it imports dagster, and of the lab the settings, which say which models are audited. Dagster
-has to know partitions before anything runs, so that they are read once, when this is imported.
+has to know all assets before anything runs, so that they are read once, when this is imported.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ GPU_OP_TAGS = {
 }
 
 SOURCE_BATCHES = dg.DynamicPartitionsDefinition(name="source_batches")
-AUDITED_MODELS = dg.StaticPartitionsDefinition([one.name for one in audited_models()])
+AUDITED_MODELS = [one.name for one in audited_models()]
 
 SOURCE_PAIRS = dg.AssetKey([SOURCES, "pairs"])
 EDIT_PLAN = dg.AssetKey([COUNTERFACTUALS, "edit_plan"])
@@ -72,8 +72,11 @@ DATASET = dg.AssetKey([COUNTERFACTUALS, "dataset"])
 PACKAGE = dg.AssetKey([COUNTERFACTUALS, "package"])
 MODEL_ARTIFACTS = dg.AssetKey([MODELS, "artifacts"])
 OPTIMISED_MODELS = dg.AssetKey([MODELS, "optimised"])
-RESPONSES = dg.AssetKey([AUDITS, "responses"])
-BIAS_METRICS = dg.AssetKey([AUDITS, "bias_metrics"])
+# By audited model: assets of their own and no partitions, since one run makes all of them together
+# with the dataset before and the report after them, and since a check has one latest result: a
+# model that failed it would be hidden by the next one that did not.
+RESPONSES = {model: dg.AssetKey([AUDITS, "responses", model]) for model in AUDITED_MODELS}
+BIAS_METRICS = {model: dg.AssetKey([AUDITS, "bias_metrics", model]) for model in AUDITED_MODELS}
 CALIBRATION = dg.AssetKey([AUDITS, "calibration"])
 INSTRUMENT = dg.AssetKey([AUDITS, "instrument"])
 MULTIVERSE = dg.AssetKey([AUDITS, "multiverse"])

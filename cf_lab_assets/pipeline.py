@@ -119,10 +119,7 @@ def run(
     config = {names.EDIT_PLAN.to_python_identifier(): {"config": dict(plan)}} if plan else {}
     for batch in stored:
         execute(definitions, instance, automation.MAKE_COUNTERFACTUALS, announce, batch, config)
-    execute(definitions, instance, automation.MAKE_DATASET, announce)
-    for model in names.AUDITED_MODELS.get_partition_keys():
-        execute(definitions, instance, automation.AUDIT, announce, model)
-    execute(definitions, instance, automation.PUBLISH, announce)
+    execute(definitions, instance, automation.REFRESH, announce)
     current = catalog.current_release()
     if current is None:
         raise RunFailed("the release was published and is not current; see the run in the UI")

@@ -7,7 +7,12 @@ import sys
 
 import dagster as dg
 
-SHOWN_EVENTS = {"ASSET_MATERIALIZATION", "ASSET_CHECK_EVALUATION", "STEP_FAILURE"}
+SHOWN_EVENTS = {
+    "ASSET_MATERIALIZATION",
+    "ASSET_CHECK_EVALUATION",
+    "STEP_UP_FOR_RETRY",
+    "STEP_FAILURE",
+}
 
 
 class ProgressFormatter(logging.Formatter):

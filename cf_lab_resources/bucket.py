@@ -53,10 +53,18 @@ _CURES = {
     "No space left|File too large|quota exceeded": "make room there and run again",
     "error sending request": "see that it runs and can be reached, and run again",
 }
+# How obstore ends what it says of a request after its own retries; a refusal is not retried.
+_UNAVAILABLE = re.compile(r"error sending request|after [1-9]\d* retries")
 
 
 class BucketError(LabError):
     """The object store failed or refused; the message names the store and the key."""
+
+
+class BucketUnavailable(BucketError):
+    """The object store was asked again and again, and could not be reached or was too busy."""
+
+    passing = True
 
 
 class BucketKeyError(BucketError, LookupError):
@@ -330,7 +338,8 @@ class Bucket:
 
     def _failed(self, key: str, said: str) -> BucketError:
         cures = (cure for words, cure in _CURES.items() if re.search(words, said))
-        return BucketError("; ".join([f"{self._url}: {key!r}: {said}", *cures]))
+        kind = BucketUnavailable if _UNAVAILABLE.search(said) else BucketError
+        return kind("; ".join([f"{self._url}: {key!r}: {said}", *cures]))
 
 
 def _create_file(path: str, data: bytes) -> None:

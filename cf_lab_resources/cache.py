@@ -40,6 +40,8 @@ SECONDS = 5.0
 class CacheError(LabError):
     """Redis does not answer or refuses; callers go on with the catalog."""
 
+    passing = True
+
 
 @dataclass(frozen=True)
 class CacheKey:

@@ -57,7 +57,7 @@ def test_no_dependency_is_a_stub():
 def test_the_graph_is_the_one_of_the_design():
     groups = {}
     for spec in SPECS:
-        groups.setdefault(spec.group_name, set()).add(spec.key.path[-1])
+        groups.setdefault(spec.group_name, set()).add("/".join(spec.key.path[1:]))
     assert groups == {
         "sources": {"pairs"},
         "models": {"artifacts", "optimised"},
@@ -71,8 +71,10 @@ def test_the_graph_is_the_one_of_the_design():
             "package",
         },
         "audits": {
-            "responses",
-            "bias_metrics",
+            "responses/starter-balanced",
+            "responses/starter-skewed",
+            "bias_metrics/starter-balanced",
+            "bias_metrics/starter-skewed",
             "calibration",
             "instrument",
             "multiverse",
@@ -85,7 +87,8 @@ def test_the_graph_is_the_one_of_the_design():
 
 LOAD_MODELS = {
     "draw_and_score",
-    "audits__responses",
+    "audits__responses__starter_balanced",
+    "audits__responses__starter_skewed",
     "models__optimised",
     "models__artifacts_every_model_loads",
     "starter__autoencoder",
@@ -175,6 +178,7 @@ def test_jobs_schedules_and_sensors_are_there():
         "make_dataset",
         "audit",
         "publish",
+        "refresh",
         "back_up",
         "verify_models",
         "resolve_models",
@@ -186,13 +190,17 @@ def test_jobs_schedules_and_sensors_are_there():
         assert DEFS.resolve_job_def(name).executor_def is dg.in_process_executor
 
 
-def test_audited_models_of_the_environment_are_the_partitions(monkeypatch):
-    code = "from cf_lab_assets import names; print(*names.AUDITED_MODELS.get_partition_keys())"
+def test_audited_models_of_the_environment_have_assets(monkeypatch):
+    code = (
+        "from cf_lab_assets import names; from cf_lab_assets.definitions import defs; "
+        "keys = defs.resolve_asset_graph().get_all_asset_keys(); "
+        "print(*(m for m in names.AUDITED_MODELS if names.BIAS_METRICS[m] in keys))"
+    )
     command = [sys.executable, "-c", code]
-    assert names.AUDITED_MODELS.get_partition_keys() == ["starter-balanced", "starter-skewed"]
-    monkeypatch.setenv("CF_LAB_AUDITED", "a=python://m:f, b=hf://owner/name@main")
+    assert names.AUDITED_MODELS == ["starter-balanced", "starter-skewed"]
+    monkeypatch.setenv("CF_LAB_AUDITED", "a=python://m:f, b.1=hf://owner/name@main")
     found = subprocess.run(command, capture_output=True, check=True, text=True)
-    assert found.stdout.split() == ["a", "b"]
+    assert found.stdout.split() == ["a", "b.1"]
     monkeypatch.setenv("CF_LAB_AUDITED", "a=hf://owner/name")
     refused = subprocess.run(command, capture_output=True, text=True)
     assert "CF_LAB_AUDITED: a: model 'hf://owner/name' names no revision" in refused.stderr

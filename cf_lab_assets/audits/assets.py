@@ -4,9 +4,10 @@ Annotations are evaluated here: Dagster does not resolve the string form of a `c
 """
 
 import datetime
+import hashlib
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ from pydantic import Field
 from cf_lab_assets import names
 from cf_lab_assets.audits import checks, store
 from cf_lab_assets.audits.results import PRIMARY
+from cf_lab_assets.audits.signature import sha256
+from cf_lab_assets.failures import RETRIES, readable
 from cf_lab_resources.dagster import BucketResource, CatalogResource, PublicationResource
-from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
     from cf_lab_assets.audits.declaration import AuditConfig
@@ -59,112 +61,137 @@ class ResponsesConfig(dg.Config):
     batch: int = Field(default=64, gt=0, description="pictures a forward pass")
 
 
-@contextmanager
-def _readable_failures() -> Iterator[None]:
-    """The lab's own errors fail the step once and for all: a rerun would read the same input."""
-    try:
-        yield
-    except LabError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+def _step(key: dg.AssetKey) -> str:
+    """Name of the step that makes an asset, whose key may hold a model's name."""
+    return re.sub(r"\W", "_", "__".join(key.path))
 
 
-@dg.asset(
-    key=names.RESPONSES,
-    deps=[names.DATASET, names.MODEL_ARTIFACTS],
-    partitions_def=names.AUDITED_MODELS,
-    group_name=names.AUDITS,
-    owners=names.OWNERS,
-    kinds={"python", "pytorch", "parquet"},
-    code_version="2",
-    pool=names.GPU_POOL,
-    op_tags=names.GPU_OP_TAGS,
-    check_specs=checks.RESPONSE_CHECKS,
-)
-def responses(
-    context: dg.AssetExecutionContext, config: ResponsesConfig, bucket: BucketResource
-) -> dg.MaterializeResult:
-    """What an audited model says of every member and source picture, raw, in all its formats."""
-    from cf_lab_assets.audits import association, tallies
-    from cf_lab_assets.models.audited import open_audited
+def responses_of(name: str) -> dg.AssetsDefinition:
+    """The asset of what an audited model says."""
 
-    opened, name = bucket.open(), context.partition_key
-    with _readable_failures():
-        dataset_hash = store.latest_dataset(opened)
-        manifest = _manifest(opened, dataset_hash)
-        pairs = store.read_table(
-            opened,
-            store.dataset_key(dataset_hash, "pairs.parquet"),
-            "counterfactuals/dataset",
-            association.PAIR_COLUMNS,
-        )
-        declared = _declaration(opened, config.declaration)
-        model = open_audited(name, opened, config.batch)
-        key = store.responses_key(dataset_hash, name)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "responses.parquet"
-            pictures = association.respond(
-                model, name, opened, pairs, declared, path, dataset_hash, config.batch
+    @dg.multi_asset(
+        name=_step(names.RESPONSES[name]),
+        specs=[
+            dg.AssetSpec(
+                names.RESPONSES[name],
+                deps=[names.DATASET, names.MODEL_ARTIFACTS],
+                group_name=names.AUDITS,
+                owners=names.OWNERS,
+                kinds={"python", "pytorch", "parquet"},
+                code_version="2",
+                description=f"What {name} says of every member and source picture, raw, in all "
+                "its formats.",
             )
-            opened.put_file(key, path)
-        written = store.read_table(opened, key, "audits/responses")
-    return dg.MaterializeResult(
-        metadata={
-            "dagster/row_count": len(written),
-            "dagster/column_schema": dg.TableSchema(
-                [dg.TableColumn(name, *about) for name, about in COLUMNS.items()]
-            ),
-            "dagster/uri": opened.url(key),
-            "pictures": pictures,
-            "formats": ", ".join(model.formats),
-            "outcomes": _outcome_table(tallies.outcomes(written)),
-            "dataset_hash": dataset_hash,
-            "declaration_hash": declared.hash,
-        },
-        check_results=[
-            checks.responses_are_complete(written, pairs, declared, model.formats),
-            checks.audited_model_is_not_the_scorer(model.describe(), manifest["models"]),
         ],
+        pool=names.GPU_POOL,
+        op_tags=names.GPU_OP_TAGS,
+        retry_policy=RETRIES,
+        check_specs=checks.response_checks(name),
     )
+    def responses(config: ResponsesConfig, bucket: BucketResource) -> dg.MaterializeResult:
+        from cf_lab_assets.audits import association, tallies
+        from cf_lab_assets.models.audited import open_audited
 
-
-@dg.asset(
-    key=names.BIAS_METRICS,
-    deps=[names.RESPONSES],
-    partitions_def=names.AUDITED_MODELS,
-    group_name=names.AUDITS,
-    owners=names.OWNERS,
-    kinds={"python", "json"},
-    code_version="1",
-)
-def bias_metrics(context: dg.AssetExecutionContext, bucket: BucketResource) -> dg.MaterializeResult:
-    """Effects and skews of an audited model, with intervals, p, q, floors and verdicts."""
-    from cf_lab_assets.audits import figures, metrics, sentences
-    from cf_lab_assets.audits.declaration import canonical_json
-    from cf_lab_assets.audits.results import FOUND, INSUFFICIENT
-
-    opened, name = bucket.open(), context.partition_key
-    with _readable_failures():
-        dataset_hash = store.latest_dataset(opened)
-        key = store.responses_key(dataset_hash, name)
-        computed = metrics.compute(
-            store.read_table(opened, key, f"audits/responses, partition {name},")
+        opened = bucket.open()
+        with readable():
+            dataset_hash = store.latest_dataset(opened)
+            manifest = _manifest(opened, dataset_hash)
+            pairs = store.read_table(
+                opened,
+                store.dataset_key(dataset_hash, "pairs.parquet"),
+                "counterfactuals/dataset",
+                association.PAIR_COLUMNS,
+            )
+            declared = _declaration(opened, config.declaration)
+            model = open_audited(name, opened, config.batch)
+            key = store.responses_key(dataset_hash, name)
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "responses.parquet"
+                pictures = association.respond(
+                    model, name, opened, pairs, declared, path, dataset_hash, config.batch
+                )
+                opened.put_file(key, path)
+                with path.open("rb") as file:
+                    content_hash = hashlib.file_digest(file, "sha256").hexdigest()
+            written = store.read_table(opened, key, f"audits/responses/{name}")
+        return dg.MaterializeResult(
+            asset_key=names.RESPONSES[name],
+            metadata={
+                "dagster/row_count": len(written),
+                "dagster/column_schema": dg.TableSchema(
+                    [dg.TableColumn(column, *about) for column, about in COLUMNS.items()]
+                ),
+                "dagster/uri": opened.url(key),
+                "pictures": pictures,
+                "formats": ", ".join(model.formats),
+                "outcomes": _outcome_table(tallies.outcomes(written)),
+                "dataset_hash": dataset_hash,
+                "declaration_hash": declared.hash,
+            },
+            data_version=dg.DataVersion(content_hash),
+            check_results=[
+                checks.responses_are_complete(written, pairs, declared, model.formats),
+                checks.audited_model_is_not_the_scorer(model.describe(), manifest["models"]),
+            ],
         )
-    key = store.metrics_key(dataset_hash, name)
-    opened.put_bytes(key, canonical_json(computed))
-    results = computed["results"]
-    plot = figures.primary_plot({name: results}, dpi=METADATA_DPI)
-    return dg.MaterializeResult(
-        metadata={
-            "dagster/row_count": len(results),
-            "dagster/uri": opened.url(key),
-            "headlines": dg.MetadataValue.md(_list_of(sentences.headlines(computed))),
-            "primary": _primary_table(results),
-            "plot": dg.MetadataValue.md(f"![primary effects]({figures.data_uri(plot)})"),
-            "found": sum(result["verdict"] == FOUND for result in results),
-            "insufficient": sum(r["verdict"] == INSUFFICIENT for r in results),
-            "dataset_hash": dataset_hash,
-        }
+
+    return responses
+
+
+def bias_metrics_of(name: str) -> dg.AssetsDefinition:
+    """The asset of an audited model's bias metrics."""
+
+    @dg.multi_asset(
+        name=_step(names.BIAS_METRICS[name]),
+        specs=[
+            dg.AssetSpec(
+                names.BIAS_METRICS[name],
+                deps=[names.RESPONSES[name]],
+                group_name=names.AUDITS,
+                owners=names.OWNERS,
+                kinds={"python", "json"},
+                code_version="1",
+                description=f"Effects and skews of {name}, with intervals, p, q, floors and "
+                "verdicts.",
+            )
+        ],
+        retry_policy=RETRIES,
     )
+    def bias_metrics(bucket: BucketResource) -> dg.MaterializeResult:
+        from cf_lab_assets.audits import figures, metrics, sentences
+        from cf_lab_assets.audits.declaration import canonical_json
+        from cf_lab_assets.audits.results import FOUND, INSUFFICIENT
+
+        opened = bucket.open()
+        with readable():
+            dataset_hash = store.latest_dataset(opened)
+            key = store.responses_key(dataset_hash, name)
+            computed = metrics.compute(store.read_table(opened, key, f"audits/responses/{name}"))
+            key = store.metrics_key(dataset_hash, name)
+            document = canonical_json(computed)
+            opened.put_bytes(key, document)
+        results = computed["results"]
+        plot = figures.primary_plot({name: results}, dpi=METADATA_DPI)
+        return dg.MaterializeResult(
+            asset_key=names.BIAS_METRICS[name],
+            metadata={
+                "dagster/row_count": len(results),
+                "dagster/uri": opened.url(key),
+                "headlines": dg.MetadataValue.md(_list_of(sentences.headlines(computed))),
+                "primary": _primary_table(results),
+                "plot": dg.MetadataValue.md(f"![primary effects]({figures.data_uri(plot)})"),
+                "found": sum(result["verdict"] == FOUND for result in results),
+                "insufficient": sum(r["verdict"] == INSUFFICIENT for r in results),
+                "dataset_hash": dataset_hash,
+            },
+            data_version=dg.DataVersion(sha256(document)),
+        )
+
+    return bias_metrics
+
+
+responses = [responses_of(name) for name in names.AUDITED_MODELS]
+bias_metrics = [bias_metrics_of(name) for name in names.AUDITED_MODELS]
 
 
 class CalibrationConfig(dg.Config):
@@ -187,6 +214,7 @@ class CalibrationConfig(dg.Config):
     owners=names.OWNERS,
     kinds={"python", "json"},
     code_version="1",
+    retry_policy=RETRIES,
     check_specs=checks.CALIBRATION_CHECKS,
 )
 def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.MaterializeResult:
@@ -196,7 +224,7 @@ def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.Materia
     from cf_lab_assets.audits.declaration import canonical_json
 
     opened = bucket.open()
-    with _readable_failures():
+    with readable():
         dataset_hash = store.latest_dataset(opened)
         pairs = store.read_table(
             opened,
@@ -207,8 +235,9 @@ def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.Materia
         declared = _declaration(opened, config.declaration)
         skeletons = calibrating.skeletons(pairs, declared)
         found = calibrating.calibrate(skeletons, declared, config.audits, config.ranked)
-    key = store.calibration_key(dataset_hash)
-    opened.put_bytes(key, canonical_json({"dataset_hash": dataset_hash, **found}))
+        key = store.calibration_key(dataset_hash)
+        document = canonical_json({"dataset_hash": dataset_hash, **found})
+        opened.put_bytes(key, document)
     shown = ("oracle", "attribute", "name", "measured", "low", "high", "sets", "passed")
     rows = [dg.TableRecord({name: one[name] for name in shown}) for one in found["quantities"]]
     plot = figures.data_uri(plots.power_curves(found["power"], METADATA_DPI))
@@ -221,17 +250,19 @@ def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.Materia
             "audits of each oracle": config.audits,
             "dataset_hash": dataset_hash,
         },
+        data_version=dg.DataVersion(sha256(document)),
         check_results=[checks.the_auditor_is_calibrated(found)],
     )
 
 
 @dg.asset(
     key=names.BIAS_REPORT,
-    deps=[names.BIAS_METRICS, names.CALIBRATION, names.INSTRUMENT],
+    deps=[*names.BIAS_METRICS.values(), names.CALIBRATION, names.INSTRUMENT],
     group_name=names.AUDITS,
     owners=names.OWNERS,
     kinds={"python", "json"},
     code_version="2",
+    retry_policy=RETRIES,
     check_specs=checks.REPORT_CHECKS,
 )
 def bias_report(
@@ -244,15 +275,15 @@ def bias_report(
     from cf_lab_assets.audits import dataset_report, figures
 
     opened = bucket.open()
-    audited = names.AUDITED_MODELS.get_partition_keys()
-    with _readable_failures():
+    audited = names.AUDITED_MODELS
+    with readable():
         dataset_hash = store.latest_dataset(opened)
         manifest = _manifest(opened, dataset_hash)
         computed = [
             store.read_json(
                 opened,
                 store.metrics_key(dataset_hash, name),
-                f"audits/responses and audits/bias_metrics, partition {name},",
+                f"audits/responses/{name} and audits/bias_metrics/{name}",
             )
             for name in audited
         ]

@@ -1,6 +1,6 @@
 """Checks of audits: propositions about responses and report, with the numbers behind them.
 
-They run inside the assets, which know their partition. What they decide is decided by plain
+They run inside the assets, which know their model. What they decide is decided by plain
 functions here.
 """
 
@@ -25,20 +25,6 @@ AUDITED_MODEL_IS_NOT_THE_SCORER = "audited_model_is_not_the_scorer"
 THE_AUDITOR_IS_CALIBRATED = "the_auditor_is_calibrated"
 EVERY_PRIMARY_ENDPOINT_IS_REPORTED = "every_primary_endpoint_is_reported"
 
-RESPONSE_CHECKS = [
-    dg.AssetCheckSpec(
-        RESPONSES_ARE_COMPLETE,
-        asset=names.RESPONSES,
-        blocking=True,
-        description="Every member and source picture has an answer, or the reason why not.",
-    ),
-    dg.AssetCheckSpec(
-        AUDITED_MODEL_IS_NOT_THE_SCORER,
-        asset=names.RESPONSES,
-        blocking=True,
-        description="No model of the audited model's family chose the pictures it is audited on.",
-    ),
-]
 CALIBRATION_CHECKS = [
     dg.AssetCheckSpec(
         THE_AUDITOR_IS_CALIBRATED,
@@ -63,6 +49,22 @@ NOT_DECLARED = (
     "the audited model's family is not known; write #family= and its name behind its URI in "
     "CF_LAB_AUDITED"
 )
+
+
+def response_checks(model: str) -> list[dg.AssetCheckSpec]:
+    """What is checked of an audited model's responses."""
+    about = {
+        RESPONSES_ARE_COMPLETE: "Every member and source picture has an answer, or the reason why "
+        "not.",
+        AUDITED_MODEL_IS_NOT_THE_SCORER: "No model of the audited model's family chose the "
+        "pictures it is audited on.",
+    }
+    return [
+        dg.AssetCheckSpec(
+            name, asset=names.RESPONSES[model], blocking=True, description=description
+        )
+        for name, description in about.items()
+    ]
 
 
 def responses_are_complete(

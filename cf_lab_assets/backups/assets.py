@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_assets.names import (
     BACKUPS,
     BUCKET_BACKUP,
@@ -37,6 +38,7 @@ LOG_SECONDS = 10.0
     owners=OWNERS,
     kinds={"postgres"},
     code_version="1",
+    retry_policy=RETRIES,
 )
 def catalog_backup(catalog: CatalogResource, backup: BackupResource) -> dg.MaterializeResult:
     """A dump of the catalog's whole database in the second place, with its hash and rows."""
@@ -47,7 +49,7 @@ def catalog_backup(catalog: CatalogResource, backup: BackupResource) -> dg.Mater
         place = backup.open()
         dump = dump_catalog(catalog.url or endpoints().postgres_url, place)
     except LabError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+        raise failure(error) from error
     schema = dg.TableSchema([dg.TableColumn("table", "string"), dg.TableColumn("rows", "int")])
     records = [dg.TableRecord({"table": t, "rows": n}) for t, n in dump.tables.items()]
     return dg.MaterializeResult(
@@ -70,6 +72,7 @@ def catalog_backup(catalog: CatalogResource, backup: BackupResource) -> dg.Mater
     owners=OWNERS,
     kinds={"python"},
     code_version="1",
+    retry_policy=RETRIES,
 )
 def bucket_backup(
     context: dg.AssetExecutionContext, bucket: BucketResource, backup: BackupResource
@@ -86,7 +89,7 @@ def bucket_backup(
         place = backup.open()
         result = back_up_bucket(bucket.open(), place, newest_dump(place), _report(context))
     except LabError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+        raise failure(error) from error
     manifest = result.backup.manifest
     return dg.MaterializeResult(
         metadata={

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dagster as dg
 
+from cf_lab_assets.failures import RETRIES
 from cf_lab_assets.names import BUCKET_BACKUP
 from cf_lab_resources.dagster import BackupResource
 
 NEWEST_BACKUP_IS_COMPLETE = "newest_backup_is_complete"
 
 
-@dg.asset_check(asset=BUCKET_BACKUP, name=NEWEST_BACKUP_IS_COMPLETE)
+@dg.asset_check(asset=BUCKET_BACKUP, name=NEWEST_BACKUP_IS_COMPLETE, retry_policy=RETRIES)
 def newest_backup_is_complete(backup: BackupResource) -> dg.AssetCheckResult:
     """Every object of the newest manifest is in the second place, and the dump is intact.
 

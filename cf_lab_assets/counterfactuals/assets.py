@@ -21,6 +21,7 @@ from cf_lab_assets.counterfactuals import (
 )
 from cf_lab_assets.counterfactuals.config import EditPlanConfig, GenerationConfig
 from cf_lab_assets.counterfactuals.contact_sheet import contact_sheet, embedded, markdown
+from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_assets.models import artifacts
 from cf_lab_resources.dagster import BucketResource
 from cf_lab_resources.errors import LabError
@@ -102,11 +103,6 @@ def table_metadata(table: str, rows: int, uri: str) -> dict[str, Any]:
     }
 
 
-def refuse(error: Exception) -> dg.Failure:
-    """A failure that is not retried: the same input would fail again."""
-    return dg.Failure(str(error), allow_retries=False)
-
-
 @dg.asset(
     key=names.EDIT_PLAN,
     deps=[names.SOURCE_PAIRS, names.MODEL_ARTIFACTS],
@@ -115,6 +111,7 @@ def refuse(error: Exception) -> dg.Failure:
     owners=names.OWNERS,
     kinds={"python", "parquet"},
     code_version="3",
+    retry_policy=RETRIES,
 )
 def edit_plan(
     context: dg.AssetExecutionContext, config: EditPlanConfig, bucket: BucketResource
@@ -134,7 +131,7 @@ def edit_plan(
         models = artifacts.generation_models(store)
         made = planning.write_plan(store, batch, planner, target, models)
     except LabError as error:
-        raise refuse(error) from error
+        raise failure(error) from error
     sample = [
         dg.TableRecord({"caption": e.caption, "instruction": e.instruction, "why": e.explanation})
         for e in made.sample
@@ -202,6 +199,7 @@ def quota_metadata(sampling: "SamplingPlan") -> dict[str, Any]:
     check_specs=checks.SPECS,
     pool=names.GPU_POOL,
     op_tags=names.GPU_OP_TAGS,
+    retry_policy=RETRIES,
 )
 def draw_and_score(
     context: dg.AssetExecutionContext, config: GenerationConfig, bucket: BucketResource
@@ -214,7 +212,7 @@ def draw_and_score(
         sampling = read_sampling(store, batch)
         finished = _draw_batch(context, config, store, sampling)
     except LabError as error:
-        raise refuse(error) from error
+        raise failure(error) from error
     yield from _results(store, batch, finished, sampling)
 
 
@@ -344,6 +342,7 @@ def _sheet(store: Any, drawn: drawing.Drawn) -> str:
     owners=names.OWNERS,
     kinds={"python", "parquet"},
     code_version="3",
+    retry_policy=RETRIES,
 )
 def counterfactual_dataset(
     bucket: BucketResource,
@@ -353,7 +352,7 @@ def counterfactual_dataset(
     try:
         made = dataset.build_dataset(store, dataset.finished_batches(store))
     except LabError as error:
-        raise refuse(error) from error
+        raise failure(error) from error
     prefix = dataset.dataset_prefix(made.content_hash)
     cells = [
         dg.TableRecord({"attribute": attribute, "value": value, "pairs": count})

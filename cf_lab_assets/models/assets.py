@@ -7,6 +7,7 @@ from pydantic import Field
 
 from cf_lab_assets import names
 from cf_lab_assets.counterfactuals.config import GenerationConfig
+from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_assets.models import artifacts, registry, variants
 from cf_lab_resources.dagster import BucketResource
 from cf_lab_resources.errors import LabError
@@ -29,6 +30,7 @@ COLUMNS = dg.TableSchema(
     owners=names.OWNERS,
     kinds={"python", "pytorch"},
     code_version="2",
+    retry_policy=RETRIES,
 )
 def model_artifacts(
     context: dg.AssetExecutionContext, bucket: BucketResource
@@ -41,7 +43,7 @@ def model_artifacts(
             for name in artifacts.models_in_use()
         }
     except LabError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+        raise failure(error) from error
     records = [
         dg.TableRecord({"model": name, **registry.file_metadata(manifest)})
         for name, manifest in found.items()
@@ -83,6 +85,7 @@ class OptimisedConfig(GenerationConfig):
     owners=names.OWNERS,
     kinds={"python", "pytorch"},
     code_version="1",
+    retry_policy=RETRIES,
     check_specs=[
         dg.AssetCheckSpec(
             KEEP_QUALITY,
@@ -119,7 +122,7 @@ def optimised_models(
                 lost[one.name] = list(variants.losses(original, quality))
             records.append(_variant_record(one.name, one.state, one.manifest, quality))
     except LabError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+        raise failure(error) from error
     return dg.MaterializeResult(
         metadata={
             "variants": dg.MetadataValue.table(records, VARIANT_COLUMNS),

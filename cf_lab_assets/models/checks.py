@@ -9,6 +9,7 @@ from __future__ import annotations
 import dagster as dg
 
 from cf_lab_assets import names
+from cf_lab_assets.failures import RETRIES
 from cf_lab_assets.models import artifacts, inspection
 from cf_lab_resources.dagster import BucketResource
 from cf_lab_resources.errors import LabError
@@ -17,7 +18,7 @@ EVERY_FILE = "every_file_is_the_one_on_record"
 EVERY_MODEL = "every_model_loads"
 
 
-@dg.asset_check(asset=names.MODEL_ARTIFACTS, name=EVERY_FILE, blocking=True)
+@dg.asset_check(asset=names.MODEL_ARTIFACTS, name=EVERY_FILE, blocking=True, retry_policy=RETRIES)
 def every_file_is_the_one_on_record(bucket: BucketResource) -> dg.AssetCheckResult:
     """Every file of every model in use, hashed anew wherever it lies."""
     verified = inspection.verify(bucket.open())
@@ -38,6 +39,7 @@ def every_file_is_the_one_on_record(bucket: BucketResource) -> dg.AssetCheckResu
     blocking=True,
     pool=names.GPU_POOL,
     op_tags=names.GPU_OP_TAGS,
+    retry_policy=RETRIES,
 )
 def every_model_loads(bucket: BucketResource) -> dg.AssetCheckResult:
     """Every model in use loads, and one tiny draw or embedding of it holds finite numbers."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from cf_lab_assets import names
+from cf_lab_assets.conditions import WITH_ITS_ASSET
+from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_assets.releases.gates import GATES, LASTING, GateResult
 from cf_lab_assets.releases.refusal import RELEASE_ID, WAIVED_UNTIL, latest_candidate
 from cf_lab_resources.dagster import BucketResource, CacheResource, CatalogResource
@@ -29,9 +31,11 @@ ORIGINS = {gate.name: gate.origin for gate in GATES}
             asset=names.RELEASE_CANDIDATE,
             blocking=True,
             description=f"{gate.description} Limit: {gate.origin}.",
+            automation_condition=WITH_ITS_ASSET,
         )
         for gate in GATES
     ],
+    retry_policy=RETRIES,
     can_subset=True,  # else the UI offers no gate to be run again by itself
 )
 def release_gates(
@@ -71,6 +75,7 @@ def release_gates(
     description="Every gate that must last, evaluated again on the release that is current by the "
     "catalog. Limit: none may fail. Where one does, withdraw_failed_release goes back to the last "
     "good release.",
+    retry_policy=RETRIES,
 )
 def every_gate_still_holds(
     bucket: BucketResource, catalog: CatalogResource, cache: CacheResource
@@ -102,13 +107,12 @@ def _evaluate(
     release_id: str, bucket: BucketResource, catalog: CatalogResource, cache: CacheResource
 ) -> list[GateResult]:
     from cf_lab_assets.releases.candidate import judge
-    from cf_lab_resources.catalog import CatalogError
 
     try:
         with catalog.open() as opened:
             return judge(bucket.open(), opened, lookup_api(bucket, catalog, cache), release_id)
     except LabError as error:
-        raise dg.Failure(str(error), allow_retries=not isinstance(error, CatalogError)) from error
+        raise failure(error) from error
 
 
 def lookup_api(bucket: BucketResource, catalog: CatalogResource, cache: CacheResource) -> "Api":

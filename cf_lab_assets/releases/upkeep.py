@@ -7,6 +7,7 @@ a string.
 import dagster as dg
 from pydantic import Field
 
+from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_assets.releases.retention import KEPT
 from cf_lab_resources.dagster import CacheResource, CatalogResource
 from cf_lab_resources.errors import LabError
@@ -40,11 +41,14 @@ def drop_records_of_old_releases(
             opened_catalog.migrate()
             dropped = drop_old(opened_catalog, opened_cache, config.keep)
         except LabError as error:
-            raise dg.Failure(str(error)) from error
+            raise failure(error) from error
     context.log.info(f"dropped the records of {len(dropped)} releases: {', '.join(dropped)}")
 
 
-@dg.job(description="Drops the records of releases that no rollback will want soon.")
+@dg.job(
+    description="Drops the records of releases that no rollback will want soon.",
+    op_retry_policy=RETRIES,
+)
 def drop_old_releases() -> None:
     """See `drop_records_of_old_releases`."""
     drop_records_of_old_releases()
@@ -61,7 +65,7 @@ def make_cache_agree(
         try:
             done = reconcile(opened_catalog, opened_cache)
         except LabError as error:
-            raise dg.Failure(str(error)) from error
+            raise failure(error) from error
     context.log.info(f"release {done.release_id}: {done.warmed} records were written to the cache")
 
 

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from cf_lab_assets import names
 from cf_lab_assets.alerting import ALERT
+from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_assets.releases.checks import every_gate_still_holds, lookup_api
 from cf_lab_assets.releases.refusal import RELEASE_ID
 from cf_lab_resources.dagster import BucketResource, CacheResource, CatalogResource
@@ -50,7 +51,6 @@ def make_earlier_release_current(
     """
     from cf_lab_assets.releases.candidate import last_good
     from cf_lab_assets.releases.pointer import rollback
-    from cf_lab_resources.catalog import CatalogUnavailable
 
     with catalog.open() as opened_catalog, cache.open() as opened_cache:
         try:
@@ -62,8 +62,7 @@ def make_earlier_release_current(
                 )
             moved = rollback(opened_catalog, opened_cache, to, of, config.reason)
         except LabError as error:
-            passing = isinstance(error, CatalogUnavailable)
-            raise dg.Failure(str(error), allow_retries=passing) from error
+            raise failure(error) from error
     if not moved.changed:
         context.log.info(f"nothing to do: release {moved.release_id} is current")
         return
@@ -87,7 +86,7 @@ def make_earlier_release_current(
 
 @dg.job(
     description="Withdraws the current release and makes an earlier one current again.",
-    op_retry_policy=dg.RetryPolicy(max_retries=3, delay=1, backoff=dg.Backoff.EXPONENTIAL),
+    op_retry_policy=RETRIES,
 )
 def roll_back() -> None:
     """See `make_earlier_release_current`."""

@@ -1,12 +1,12 @@
-"""Which deliveries in `incoming/` are complete, decided from what two looks at it saw.
+"""Which deliveries in `incoming/` are complete, decided from what several looks at it saw.
 
-A delivery counts as complete when it is of a kind that is taken and neither the names nor the sizes
-of its files have changed since the look before. Of an ImageFolder the deliverer puts the pictures
-below `incoming/<batch>/` first and the metadata file last, since without it the folder is of no
-kind. Tar shards, Parquet files and caption sets have no file that says so: whoever takes
-longer than the time between two looks to put the next file there gets a batch of those that are
-there. Each state of a delivery is asked for once: one that is refused is looked at again only when
-its files change.
+A delivery counts as complete when neither the names nor the sizes of its files have changed for
+some looks. Of an ImageFolder the deliverer puts the pictures below `incoming/<batch>/` first and
+the metadata file last, so that one look suffices, which finds that file whole. Tar shards, Parquet
+files and caption sets have no file that says so: whoever takes longer than all their looks to put
+the next file there gets a batch of those that are there. As long is waited until a folder that is
+of no kind is refused. Each state of a delivery is asked for once: one that is refused is looked at
+again only when its files change.
 """
 
 from __future__ import annotations
@@ -31,21 +31,31 @@ class Arrival:
         fingerprint: Of the names and sizes of its files.
         kind: Which kind of delivery it is, None as long as it is of none.
         problem: Why it can't be taken as it is.
+        looks: How many looks in a row must find it unchanged.
     """
 
     batch: str
     fingerprint: str
     kind: str | None
     problem: str = ""
+    looks: int = 1
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was made of a delivery when it looked like this; `why` where it was refused."""
+    """What was made of a delivery when it looked like this.
+
+    Attributes:
+        fingerprint: Of its files.
+        state: What was made of it.
+        why: Where it was refused, the reason.
+        unchanged: Where it is waited for, how many looks found it as the look before did.
+    """
 
     fingerprint: str
     state: State
     why: str = ""
+    unchanged: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,10 +119,11 @@ def _judge(
     mark = arrival.fingerprint
     if before is None or before.fingerprint != mark:
         return Seen(mark, "waiting")
-    if arrival.kind is None and not arrival.problem:
-        return Seen(mark, "waiting")
     if before.state != "waiting":
         return before
+    unchanged = before.unchanged + 1
+    if unchanged < arrival.looks:
+        return Seen(mark, "waiting", unchanged=unchanged)
     try:
         check_batch_name(arrival.batch)
     except DeliveryRefused as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_assets.names import OWNERS, SOURCE_BATCHES, SOURCE_PAIRS, SOURCES
 from cf_lab_assets.sources import checks
 from cf_lab_resources.dagster import BucketResource
@@ -33,6 +34,7 @@ ROWS_PER_LINE = 1000  # of the log
     owners=OWNERS,
     kinds={"python", "parquet"},
     code_version="2",
+    retry_policy=RETRIES,
     check_specs=checks.SPECS,
 )
 def pairs(context: dg.AssetExecutionContext, bucket: BucketResource) -> dg.MaterializeResult:
@@ -60,7 +62,7 @@ def pairs(context: dg.AssetExecutionContext, bucket: BucketResource) -> dg.Mater
         metadata = _metadata(store, manifest, set(inspection.missing))
     except LabError as error:
         reason = getattr(error, "reason", type(error).__name__)
-        raise dg.Failure(str(error), metadata={"reason": reason}, allow_retries=False) from error
+        raise failure(error, {"reason": reason}) from error
     return dg.MaterializeResult(
         metadata=metadata,
         data_version=dg.DataVersion(manifest.content_hash),

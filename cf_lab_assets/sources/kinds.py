@@ -38,29 +38,39 @@ def find(delivery: Delivery) -> Found:
         DeliveryRefused: `unknown_kind`, `missing_metadata`, `two_metadata_files` or `two_kinds`.
     """
     names = [name for name, _ in delivery.files()]
-    found = of_names(names, delivery.where)
+    return told(names, delivery.where, delivery.links)
+
+
+def told(names: Sequence[str], where: str, links: int = 0) -> Found:
+    """The kind that the names of a delivery's files tell.
+
+    Args:
+        names: Of its files.
+        where: It is, for messages.
+        links: How many were passed over.
+
+    Raises:
+        DeliveryRefused: As `find` does.
+    """
+    found = _of_names(names, where)
     if found:
         return found
     kinds = "; ".join(f"{kind.name}: {kind.form}" for kind in KINDS)
     first = ", ".join(printable(name, 80) or "" for name in sorted(names)[:NAMED_FILES])
     more = f" and {len(names) - NAMED_FILES} more" if len(names) > NAMED_FILES else ""
-    if delivery.links:
-        more += f" and {passed_over(delivery.links)}"
+    if links:
+        more += f" and {passed_over(links)}"
     deeper = [name for name in names if name.endswith(imagefolder.METADATA_FILES)]
     hint = f" (there is a {deeper[0]}; deliver that folder)" if deeper else ""
     raise DeliveryRefused(
         "unknown_kind",
-        f"{delivery.where} has {first or 'no files'}{more}{hint}, which is none of "
+        f"{where} has {first or 'no files'}{more}{hint}, which is none of "
         f"the kinds that are taken. {kinds}",
     )
 
 
-def of_names(names: Sequence[str], where: str) -> Found | None:
-    """The kind that the names of a delivery's files tell, or None.
-
-    Raises:
-        DeliveryRefused: They tell several, `two_metadata_files` or `two_kinds`.
-    """
+def _of_names(names: Sequence[str], where: str) -> Found | None:
+    """The kind; None where the names tell none."""
     for kind in MARKED:
         if files := kind.row_files(names):
             return _found(kind, files, where)

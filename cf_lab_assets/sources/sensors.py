@@ -12,8 +12,11 @@ from cf_lab_resources.dagster import BucketResource
 if TYPE_CHECKING:
     from cf_lab_assets.sources.arrivals import Arrival
 
-# Twice this is how long a complete delivery waits at most; Dagster's daemon itself ticks at 30 s.
-INTERVAL_SECONDS = 30
+# A delivery waits for two looks, then its run, and what follows for another look: at this interval
+# all of it stays well within two ticks of 30 s, which is Dagster's own default.
+INTERVAL_SECONDS = 10
+# Half a minute without a change, of deliveries without a file that says that all are there.
+QUIET_LOOKS = 3
 DELIVERY_TAG = "cf_lab/delivery"
 
 
@@ -68,10 +71,10 @@ def incoming_sensor(job: Any, name: str = "incoming_deliveries") -> dg.SensorDef
 
 
 _SIGNAL = (
-    "A delivery counts as complete when neither names nor sizes of its files changed between two "
-    "ticks. Of an ImageFolder put the pictures there first and the metadata file last; tar shards, "
-    "Parquet files and caption sets have no such file, so put them there without a pause, or move "
-    "them there when all are together."
+    "A delivery counts as complete when neither names nor sizes of its files change any more. Of "
+    "an ImageFolder put the pictures there first and the metadata file last; tar shards, Parquet "
+    "files and caption sets have no such file, so put them there without a pause of half a minute, "
+    "or move them there when all are together."
 )
 
 
@@ -84,13 +87,14 @@ def _request(arrival: Arrival) -> dg.RunRequest:
 
 
 def _arrival(batch: str, files: list[tuple[str, int]]) -> Arrival:
-    from cf_lab_assets.sources import deliveries, kinds
+    from cf_lab_assets.sources import deliveries, imagefolder, kinds
     from cf_lab_assets.sources.arrivals import Arrival
     from cf_lab_assets.sources.refusals import DeliveryRefused
 
     mark = deliveries.fingerprint(files)
     try:
-        found = kinds.of_names([name for name, _ in files], f"incoming/{batch}")
+        found = kinds.told([name for name, _ in files], f"incoming/{batch}")
     except DeliveryRefused as error:
-        return Arrival(batch, mark, None, str(error))
-    return Arrival(batch, mark, found.kind.name if found else None)
+        return Arrival(batch, mark, None, str(error), QUIET_LOOKS)
+    looks = 1 if found.kind is imagefolder.KIND else QUIET_LOOKS
+    return Arrival(batch, mark, found.kind.name, looks=looks)

@@ -32,6 +32,8 @@ class CatalogError(LabError):
 class CatalogUnavailable(CatalogError):
     """Postgres can't be reached, or went away; trying again later may help."""
 
+    passing = True
+
 
 def connect(url: str, statement_seconds: float = 0.0) -> Connection:
     """A connection that notices within seconds when its server's machine is gone.

@@ -43,7 +43,7 @@ class AuditedUri:
     """Where one audited model is.
 
     Attributes:
-        name: what the lab calls it; a partition, and part of the bucket's keys.
+        name: what the lab calls it; part of its assets' and of the bucket's keys.
         uri: of the model, callable or endpoint, without options.
         family: of an adapter's architecture; None where it was not declared.
         authorization: NAME of the environment variable that holds an endpoint's Authorization
@@ -81,13 +81,21 @@ def parse_audited(text: str) -> tuple[AuditedUri, ...]:
     """Read the line; each part is the inverse of ``str``.
 
     Raises:
-        AuditedUriError: it is malformed, or a name stands in it twice.
+        AuditedUriError: it is malformed, or a name stands in it twice, or differs from another
+            only in '.', '_' and '-', which steps of Dagster cannot be told apart by.
     """
     found = tuple(_parse_one(part.strip()) for part in text.split(",") if part.strip())
     names = [one.name for one in found]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise AuditedUriError(f"the name {repeated[0]} stands there twice; give each model its own")
+    alike: dict[str, str] = {}
+    for name in names:
+        other = alike.setdefault(re.sub(r"\W", "_", name), name)
+        if other != name:
+            raise AuditedUriError(
+                f"the names {other} and {name} differ in signs only; let letters or digits differ"
+            )
     if not found:
         raise AuditedUriError(f"it names no model; write {EXAMPLES}")
     return found

@@ -24,7 +24,9 @@ from cf_lab_resources.dagster import BucketResource, CatalogResource, Publicatio
 from cf_lab_resources.engine.audited import load_audited
 from cf_lab_tests.audits.synthetic import DATASET_HASH, SMALL, put_dataset, tiny_clip
 
-MODELS = names.AUDITED_MODELS.get_partition_keys()
+MODELS = names.AUDITED_MODELS
+RESPONSES = dict(zip(MODELS, assets.responses, strict=True))
+BIAS_METRICS = dict(zip(MODELS, assets.bias_metrics, strict=True))
 SOURCES = 24
 
 
@@ -64,7 +66,6 @@ def run(
     url: str,
     instance: dg.DagsterInstance,
     selected: list[dg.AssetsDefinition],
-    partition: str | None = None,
 ) -> dg.ExecuteInProcessResult:
     return dg.materialize(
         selected,
@@ -74,7 +75,6 @@ def run(
             "catalog": CatalogResource(url=dg.EnvVar("CATALOG_OF_THIS_TEST")),
             "publication": PublicationResource(home=url.removeprefix("file://") + "-home"),
         },
-        partition_key=partition,
         raise_on_error=False,
     )
 
@@ -89,7 +89,7 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
 
 def whole_chain(url: str, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
     for name in MODELS:
-        done = run(url, instance, [assets.responses, assets.bias_metrics], name)
+        done = run(url, instance, [RESPONSES[name], BIAS_METRICS[name]])
         assert done.success
         evaluated = {one.check_name: one.passed for one in done.get_asset_check_evaluations()}
         assert evaluated == {
@@ -186,8 +186,8 @@ def test_metadata_shows_headlines_plot_and_rows(
     url: str, bucket: Bucket, instance: dg.DagsterInstance
 ) -> None:
     put_dataset(bucket, SOURCES)
-    done = run(url, instance, [assets.responses, assets.bias_metrics], MODELS[0])
-    (event,) = done.asset_materializations_for_node("audits__bias_metrics")
+    done = run(url, instance, [RESPONSES[MODELS[0]], BIAS_METRICS[MODELS[0]]])
+    (event,) = done.asset_materializations_for_node("audits__bias_metrics__starter_balanced")
     assert event.metadata["dagster/row_count"].value > 84
     assert MODELS[0] in str(event.metadata["headlines"].value)
     plot = str(event.metadata["plot"].value)
@@ -196,37 +196,26 @@ def test_metadata_shows_headlines_plot_and_rows(
 
 
 @pytest.mark.parametrize(
-    ("selected", "partition", "complaint"),
-    [
-        (assets.responses, MODELS[0], "counterfactuals/dataset"),
-        (assets.bias_metrics, MODELS[0], "counterfactuals/dataset"),
-        (assets.bias_report, None, "counterfactuals/dataset"),
-    ],
+    "selected", [assets.responses[0], assets.bias_metrics[0], assets.bias_report]
 )
 def test_without_a_dataset_the_failure_says_what_to_do(
-    url: str,
-    instance: dg.DagsterInstance,
-    selected: dg.AssetsDefinition,
-    partition: str | None,
-    complaint: str,
+    url: str, instance: dg.DagsterInstance, selected: dg.AssetsDefinition
 ) -> None:
-    assert complaint in failure(run(url, instance, [selected], partition))
+    assert "counterfactuals/dataset" in failure(run(url, instance, [selected]))
 
 
-def test_metrics_without_responses_name_the_missing_partition(
+def test_metrics_without_responses_name_the_missing_asset(
     url: str, bucket: Bucket, instance: dg.DagsterInstance
 ) -> None:
     put_dataset(bucket, SOURCES)
-    assert f"audits/responses, partition {MODELS[1]}" in failure(
-        run(url, instance, [assets.bias_metrics], MODELS[1])
-    )
+    assert f"audits/responses/{MODELS[1]}" in failure(run(url, instance, [BIAS_METRICS[MODELS[1]]]))
 
 
-def test_a_report_without_all_partitions_names_the_missing_one(
+def test_a_report_without_all_models_names_the_missing_one(
     url: str, bucket: Bucket, instance: dg.DagsterInstance
 ) -> None:
     put_dataset(bucket, SOURCES)
-    assert run(url, instance, [assets.responses, assets.bias_metrics], MODELS[0]).success
+    assert run(url, instance, [RESPONSES[MODELS[0]], BIAS_METRICS[MODELS[0]]]).success
     assert MODELS[1] in failure(run(url, instance, [assets.bias_report]))
     assert not bucket.exists(store.report_key(DATASET_HASH, ".html"))
 
@@ -239,7 +228,7 @@ def test_a_scorer_of_the_audited_family_stops_the_audit(
     manifest = json.loads(bucket.get_bytes(key))
     manifest["models"]["encoder"]["family"] = "clip"
     bucket.put_bytes(key, json.dumps(manifest).encode())
-    done = run(url, instance, [assets.responses, assets.bias_metrics], MODELS[0])
+    done = run(url, instance, [RESPONSES[MODELS[0]], BIAS_METRICS[MODELS[0]]])
     assert not done.success
     assert not bucket.exists(store.metrics_key(DATASET_HASH, MODELS[0]))
 
@@ -331,7 +320,7 @@ def test_a_missing_picture_is_named(
         )
 
 
-@pytest.mark.parametrize("asset", [assets.responses, assets.bias_metrics, assets.bias_report])
+@pytest.mark.parametrize("asset", [*assets.responses, *assets.bias_metrics, assets.bias_report])
 def test_every_asset_is_described_owned_and_versioned(asset: dg.AssetsDefinition) -> None:
     (spec,) = asset.specs
     assert spec.description

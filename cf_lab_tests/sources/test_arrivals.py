@@ -38,11 +38,20 @@ def test_a_delivery_is_asked_for_once_when_it_stopped_changing(tick: Ticks) -> N
     assert requested(decisions) == [[], [], ["spring"], [], []]
 
 
-def test_a_delivery_of_no_kind_is_waited_for(tick: Ticks) -> None:
-    bare = Arrival("spring", "m1", None)
-    assert requested([tick(bare), tick(bare), tick(bare)]) == [[], [], []]
-    assert tick(bare).summary() == "waiting for spring to be complete"
+def test_a_delivery_of_no_kind_is_waited_for_then_refused_until_its_files_change(
+    tick: Ticks,
+) -> None:
+    bare = Arrival("spring", "m1", None, "it has no metadata file", looks=3)
+    waited_for = [tick(bare) for _ in range(3)]
+    assert requested(waited_for) == [[], [], []]
+    assert waited_for[-1].summary() == "waiting for spring to be complete"
+    assert tick(bare).refused == {"spring": "it has no metadata file"}
     assert requested([tick(arrival("m2")), tick(arrival("m2"))]) == [[], ["spring"]]
+
+
+def test_a_delivery_that_nothing_marks_as_complete_has_to_rest_for_longer(tick: Ticks) -> None:
+    shards = [Arrival("spring", mark, "shards", looks=3) for mark in ("m1", "m1", *["m2"] * 5)]
+    assert requested([tick(one) for one in shards]) == [*[[]] * 5, ["spring"], []]
 
 
 def test_a_refused_delivery_is_not_asked_for_again_until_it_changes(tick: Ticks) -> None:
@@ -110,7 +119,9 @@ def test_the_store_is_asked_only_about_new_complete_deliveries() -> None:
 
     seen: dict[str, Seen] = {}
     for _ in range(4):
-        seen = decide([arrival("m1", "a"), Arrival("b", "m1", None)], seen, stored).seen
+        seen = decide(
+            [arrival("m1", "a"), Arrival("b", "m1", None, "of no kind")], seen, stored
+        ).seen
     assert asked == ["a"]
 
 

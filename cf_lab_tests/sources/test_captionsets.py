@@ -98,7 +98,7 @@ def test_the_captions_of_social_counterfactuals(bucket: Bucket) -> None:
     ],
 )
 def test_the_kind_is_told_from_the_names(names: list[str], kind: str | None) -> None:
-    found = kinds.of_names(names, "spring")
+    found = kinds.told(names, "spring")
     assert (found.kind.name if found else None) == kind
 
 

@@ -10,9 +10,10 @@ import dagster as dg
 from cf_lab_assets import names
 from cf_lab_assets.audits import store
 from cf_lab_assets.audits.instrument import checks
+from cf_lab_assets.audits.signature import sha256
 from cf_lab_assets.counterfactuals import tables
+from cf_lab_assets.failures import RETRIES, readable
 from cf_lab_resources.dagster import BucketResource
-from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
     from cf_lab_assets.audits.instrument.document import Instrument
@@ -28,6 +29,7 @@ MAX_CELLS = 200
     owners=names.OWNERS,
     kinds={"python", "json"},
     code_version="1",
+    retry_policy=RETRIES,
     check_specs=checks.INSTRUMENT_CHECKS,
 )
 def instrument(bucket: BucketResource) -> dg.MaterializeResult:
@@ -36,7 +38,7 @@ def instrument(bucket: BucketResource) -> dg.MaterializeResult:
     from cf_lab_assets.audits.instrument import document, examination
 
     opened = bucket.open()
-    try:
+    with readable():
         dataset_hash = store.latest_dataset(opened)
         manifest = store.read_json(
             opened, store.dataset_key(dataset_hash, "manifest.json"), "counterfactuals/dataset"
@@ -44,10 +46,9 @@ def instrument(bucket: BucketResource) -> dg.MaterializeResult:
         key = store.dataset_key(dataset_hash, "pairs.parquet")
         pairs = tables.stream_rows(opened, key, examination.PAIR_COLUMNS)
         measured = document.measure(opened, manifest["batches"], pairs)
-    except LabError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
-    key = store.instrument_key(dataset_hash)
-    opened.put_bytes(key, canonical_json(document.as_document(measured, dataset_hash)))
+        key = store.instrument_key(dataset_hash)
+        written = canonical_json(document.as_document(measured, dataset_hash))
+        opened.put_bytes(key, written)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(measured.gaps),
@@ -57,6 +58,7 @@ def instrument(bucket: BucketResource) -> dg.MaterializeResult:
             "examined_sources": measured.examined,
             **_shown(measured),
         },
+        data_version=dg.DataVersion(sha256(written)),
         check_results=checks.instrument_results(measured),
     )
 
@@ -91,11 +93,12 @@ def _shown(measured: "Instrument") -> dict[str, Any]:
 
 @dg.asset(
     key=names.MULTIVERSE,
-    deps=[names.DATASET, names.RESPONSES],
+    deps=[names.DATASET, *names.RESPONSES.values()],
     group_name=names.AUDITS,
     owners=names.OWNERS,
     kinds={"python", "json"},
     code_version="1",
+    retry_policy=RETRIES,
     check_specs=checks.MULTIVERSE_CHECKS,
 )
 def multiverse(bucket: BucketResource) -> dg.MaterializeResult:
@@ -106,7 +109,7 @@ def multiverse(bucket: BucketResource) -> dg.MaterializeResult:
     from cf_lab_assets.models.artifacts import acceptance_threshold
 
     opened, accepted = bucket.open(), acceptance_threshold()
-    try:
+    with readable():
         dataset_hash = store.latest_dataset(opened)
         pairs = store.read_table(
             opened,
@@ -116,14 +119,13 @@ def multiverse(bucket: BucketResource) -> dg.MaterializeResult:
         )
         sets = multiverse.strictness(pairs)
         points: list[multiverse.Point] = []
-        for name in names.AUDITED_MODELS.get_partition_keys():
-            key, made_by = store.responses_key(dataset_hash, name), "audits/responses, partition"
-            responses = store.read_table(opened, key, f"{made_by} {name},")
+        for name in names.AUDITED_MODELS:
+            key = store.responses_key(dataset_hash, name)
+            responses = store.read_table(opened, key, f"audits/responses/{name}")
             points += multiverse.curve(responses, sets, accepted)
-    except LabError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
-    key = store.multiverse_key(dataset_hash)
-    opened.put_bytes(key, canonical_json(multiverse.as_document(points, dataset_hash, accepted)))
+        key = store.multiverse_key(dataset_hash)
+        written = canonical_json(multiverse.as_document(points, dataset_hash, accepted))
+        opened.put_bytes(key, written)
     plot = plots.multiverse_curves(points) if points else b""
     return dg.MaterializeResult(
         metadata={
@@ -133,6 +135,7 @@ def multiverse(bucket: BucketResource) -> dg.MaterializeResult:
             "accepted_at": accepted,
             "plot": dg.MetadataValue.md(f"![effects by threshold]({data_uri(plot)})"),
         },
+        data_version=dg.DataVersion(sha256(written)),
         check_results=[
             checks.result(checks.HEADLINE, multiverse.judged(points), points=len(points))
         ],

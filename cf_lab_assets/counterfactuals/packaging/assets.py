@@ -3,6 +3,7 @@
 import dagster as dg
 
 from cf_lab_assets import names
+from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_resources.dagster import BucketResource, PublicationResource
 from cf_lab_resources.errors import LabError
 
@@ -14,6 +15,7 @@ from cf_lab_resources.errors import LabError
     owners=names.OWNERS,
     kinds={"python", "parquet", "huggingface"},
     code_version="1",
+    retry_policy=RETRIES,
 )
 def package(
     context: dg.AssetExecutionContext, bucket: BucketResource, publication: PublicationResource
@@ -36,7 +38,7 @@ def package(
     try:
         made = build_package(store, dataset_hash, publication.open(), context.log.info)
     except LabError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+        raise failure(error) from error
     files = made.manifest["files"]
     return dg.MaterializeResult(
         metadata={

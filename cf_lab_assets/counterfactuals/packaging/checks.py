@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from cf_lab_assets import names
+from cf_lab_assets.conditions import WITH_ITS_ASSET
+from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_resources.dagster import BucketResource
 from cf_lab_resources.errors import LabError
 
@@ -33,9 +35,16 @@ DESCRIPTIONS = {
 @dg.multi_asset_check(
     name="package_checks",
     specs=[
-        dg.AssetCheckSpec(name, asset=names.PACKAGE, blocking=True, description=description)
+        dg.AssetCheckSpec(
+            name,
+            asset=names.PACKAGE,
+            blocking=True,
+            description=description,
+            automation_condition=WITH_ITS_ASSET,
+        )
         for name, description in DESCRIPTIONS.items()
     ],
+    retry_policy=RETRIES,
     can_subset=True,
 )
 def package_checks(
@@ -55,7 +64,7 @@ def package_checks(
             if name in selected:
                 yield judge(store, package)
     except LabError as error:
-        raise dg.Failure(str(error)) from error
+        raise failure(error) from error
 
 
 def _newest(store: "Bucket") -> "Package":

@@ -22,6 +22,10 @@ BACKUPS = "backups"
 
 GPU_POOL = "gpu"
 
+# For steps that ask Postgres, which may be started anew meanwhile: half a minute in all. What
+# trying again can't mend raises `dg.Failure(..., allow_retries=False)`.
+RETRY = dg.RetryPolicy(max_retries=5, delay=1, backoff=dg.Backoff.EXPONENTIAL)
+
 # For steps that run as their own pods (k8s_job_executor); elsewhere it does nothing.
 # The request for a GPU is what keeps a pod off the nodes without one. The label is a preference
 # only: a cluster without NVIDIA's feature discovery has none, and the pod would wait for ever.

@@ -136,13 +136,43 @@ def test_two_servers_are_not_given_one_port():
     check_ports({"--port": port, "--api-port": free_port()})
 
 
-def test_a_server_that_ends_is_named_with_its_log(tmp_path):
+def test_a_server_that_ends_again_and_again_is_named_with_its_log(tmp_path):
     with Children(tmp_path) as children:
         children.start("steady", [sys.executable, "-c", SLEEPER])
         children.start("odd one", [sys.executable, "-c", "print('why'); raise SystemExit(3)"])
         with pytest.raises(ServerFailed, match=r"the odd one .* exit code 3; .*odd one\.log"):
             children.wait()
     assert (tmp_path / "odd one.log").read_text() == "why\n"
+
+
+def test_a_server_that_ends_before_another_is_ready_is_named_at_once(tmp_path):
+    with Children(tmp_path) as children:
+        children.start("odd one", [sys.executable, "-c", "raise SystemExit(3)"])
+        with pytest.raises(ServerFailed, match="the odd one ended by itself with exit code 3"):
+            children.wait_until("other", lambda: False)
+
+
+def test_a_server_that_is_killed_is_started_again(tmp_path):
+    runs = tmp_path / "runs"
+    code = f"import os; print(os.getpid(), file=open({str(runs)!r}, 'a'), flush=True); {SLEEPER}"
+
+    def pids():
+        return [int(line) for line in runs.read_text().split()] if runs.exists() else []
+
+    killed = []
+
+    def kill_the_first_and_stop():
+        if pids() and not killed:
+            killed.append(pids()[0])
+            os.kill(killed[0], signal.SIGKILL)
+        return len(pids()) > 1
+
+    with Children(tmp_path / "log", kill_the_first_and_stop) as children:
+        children.start("steady", [sys.executable, "-c", code])
+        with pytest.raises(StopAsked):
+            children.wait()
+    assert len(pids()) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids())
 
 
 def test_a_request_to_stop_is_heard_while_a_server_starts(tmp_path):

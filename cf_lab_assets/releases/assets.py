@@ -10,7 +10,13 @@ import dagster as dg
 
 from cf_lab_assets import names
 from cf_lab_assets.releases.gates import GATES
-from cf_lab_assets.releases.refusal import RELEASE_ID, Refusal, latest_candidate, refusals
+from cf_lab_assets.releases.refusal import (
+    RELEASE_ID,
+    Refusal,
+    failure,
+    latest_candidate,
+    refusals,
+)
 from cf_lab_resources.dagster import BucketResource, CacheResource, CatalogResource
 from cf_lab_resources.errors import LabError
 
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
     owners=names.OWNERS,
     kinds={"postgres", "redis"},
     code_version="2",
+    retry_policy=names.RETRY,
 )
 def candidate(
     context: dg.AssetExecutionContext,
@@ -49,7 +56,7 @@ def candidate(
             loaded = stage_candidate(store, opened_catalog, content)
             counts = opened_catalog.counts(content.release_id)
         except LabError as error:
-            raise _failure(error) from error
+            raise failure(error) from error
         try:
             warmed = warm(opened_catalog, opened_cache, content.release_id)
         except CacheError as error:
@@ -82,6 +89,7 @@ def candidate(
     owners=names.OWNERS,
     kinds={"postgres", "redis"},
     code_version="1",
+    retry_policy=names.RETRY,
 )
 def current(
     context: dg.AssetExecutionContext,
@@ -109,7 +117,7 @@ def current(
             moved = publish(opened_catalog, opened_cache, staged.release_id)
             release = opened_catalog.get_release(staged.release_id)
         except LabError as error:
-            raise _failure(error) from error
+            raise failure(error) from error
     if moved.cache_error:
         context.log.warning(f"published; the cache was not brought up to date: {moved.cache_error}")
     assert release is not None
@@ -142,16 +150,6 @@ def _current_metadata(bucket: "Bucket", release: "Release", moved: "Moved") -> d
             ]
         ),
     }
-
-
-def _failure(error: LabError) -> dg.Failure:
-    from cf_lab_resources.bucket import BucketError, BucketKeyError
-    from cf_lab_resources.catalog import CatalogUnavailable
-
-    passing = isinstance(error, CatalogUnavailable) or (
-        isinstance(error, BucketError) and not isinstance(error, BucketKeyError)
-    )
-    return dg.Failure(str(error), allow_retries=passing)
 
 
 def _refused(release_id: str, refused: list[Refusal]) -> dg.Failure:

@@ -10,7 +10,7 @@ import dagster as dg
 
 from cf_lab_assets import names
 from cf_lab_assets.releases.gates import GATES, GateResult
-from cf_lab_assets.releases.refusal import RELEASE_ID, WAIVED_UNTIL, latest_candidate
+from cf_lab_assets.releases.refusal import RELEASE_ID, WAIVED_UNTIL, failure, latest_candidate
 from cf_lab_resources.dagster import BucketResource, CatalogResource
 from cf_lab_resources.errors import LabError
 
@@ -29,6 +29,7 @@ ORIGINS = {gate.name: gate.origin for gate in GATES}
         for gate in GATES
     ],
     can_subset=True,  # else the UI offers no gate to be run again by itself
+    retry_policy=names.RETRY,
 )
 def release_gates(
     context: dg.AssetCheckExecutionContext, bucket: BucketResource, catalog: CatalogResource
@@ -64,6 +65,7 @@ def release_gates(
     description="Every gate, evaluated again on the release that is current by the catalog. "
     "Limit: none may fail. Where one does, withdraw_failed_release goes back to the release "
     "before.",
+    retry_policy=names.RETRY,
 )
 def every_gate_still_holds(bucket: BucketResource, catalog: CatalogResource) -> dg.AssetCheckResult:
     """The gates again, on what is served: objects may be damaged or lost after publication."""
@@ -93,10 +95,9 @@ def _evaluate(
     release_id: str, bucket: BucketResource, catalog: CatalogResource
 ) -> list[GateResult]:
     from cf_lab_assets.releases.candidate import judge
-    from cf_lab_resources.catalog import CatalogError
 
     try:
         with catalog.open() as opened:
             return judge(bucket.open(), opened, release_id)
     except LabError as error:
-        raise dg.Failure(str(error), allow_retries=not isinstance(error, CatalogError)) from error
+        raise failure(error) from error

@@ -1,7 +1,7 @@
-"""What Dagster's event log says of the gates: whether the candidate may be published.
+"""Whether the candidate may be published, by what Dagster's event log says of its gates.
 
 Automation waits for the gates anyway. This is asked inside `releases/current` as well, since
-somebody may launch that asset by hand.
+somebody may launch that asset by hand. And: which errors may be gone when a step is tried again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import dagster as dg
 
 from cf_lab_assets import names
 from cf_lab_assets.releases.gates import GATES
+from cf_lab_resources.errors import LabError
 
 RELEASE_ID, WAIVED_UNTIL = "release_id", "waived_until"
 
@@ -32,6 +33,17 @@ class Candidate:
 
     release_id: str
     storage_id: int
+
+
+def failure(error: LabError) -> dg.Failure:
+    """The failure of a step; tried again only where a store did not answer."""
+    from cf_lab_resources.bucket import BucketError, BucketKeyError
+    from cf_lab_resources.catalog import CatalogUnavailable
+
+    passing = isinstance(error, CatalogUnavailable) or (
+        isinstance(error, BucketError) and not isinstance(error, BucketKeyError)
+    )
+    return dg.Failure(str(error), allow_retries=passing)
 
 
 def latest_candidate(instance: dg.DagsterInstance) -> Candidate | None:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from cf_lab_assets import names
 from cf_lab_assets.releases.checks import every_gate_still_holds
-from cf_lab_assets.releases.refusal import RELEASE_ID
+from cf_lab_assets.releases.refusal import RELEASE_ID, failure
 from cf_lab_assets.releases.retention import KEPT
 from cf_lab_resources.dagster import BucketResource, CacheResource, CatalogResource
 from cf_lab_resources.errors import LabError
@@ -50,7 +50,6 @@ def make_earlier_release_current(
     """
     from cf_lab_assets.releases.candidate import last_good
     from cf_lab_assets.releases.pointer import rollback
-    from cf_lab_resources.catalog import CatalogUnavailable
 
     with catalog.open() as opened_catalog, cache.open() as opened_cache:
         try:
@@ -60,8 +59,7 @@ def make_earlier_release_current(
                 to = last_good(bucket.open(), opened_catalog, of)
             moved = rollback(opened_catalog, opened_cache, to, of, config.reason)
         except LabError as error:
-            passing = isinstance(error, CatalogUnavailable)
-            raise dg.Failure(str(error), allow_retries=passing) from error
+            raise failure(error) from error
     if not moved.changed:
         context.log.info(f"nothing to do: release {moved.release_id} is current")
         return
@@ -82,7 +80,7 @@ def make_earlier_release_current(
 
 @dg.job(
     description="Withdraws the current release and makes an earlier one current again.",
-    op_retry_policy=dg.RetryPolicy(max_retries=3, delay=1, backoff=dg.Backoff.EXPONENTIAL),
+    op_retry_policy=names.RETRY,
 )
 def roll_back() -> None:
     """See `make_earlier_release_current`."""
@@ -109,11 +107,14 @@ def drop_records_of_old_releases(
             opened_catalog.migrate()
             dropped = drop_old(opened_catalog, opened_cache, config.keep)
         except LabError as error:
-            raise dg.Failure(str(error)) from error
+            raise failure(error) from error
     context.log.info(f"dropped the records of {len(dropped)} releases: {', '.join(dropped)}")
 
 
-@dg.job(description="Drops the records of releases that no rollback will want soon.")
+@dg.job(
+    description="Drops the records of releases that no rollback will want soon.",
+    op_retry_policy=names.RETRY,
+)
 def drop_old_releases() -> None:
     """See `drop_records_of_old_releases`."""
     drop_records_of_old_releases()

@@ -44,14 +44,15 @@ from cf_lab_resources.embedded.servers import (
     Valkey,
     postgres_url,
 )
+from cf_lab_resources.errors import LabError
 from cf_lab_resources.settings import Settings
 from cf_lab_tests.running import CF_LAB, environment, servers_of, up
 
 VICTIMS = ("postgres", "redis", "worker", "daemon")
 PORTRAITS = 3  # of a batch
 IN_FLIGHT = 2  # batches that are not in the current release yet
-PAUSE_SECONDS = 12.0  # at most, between a recovery and the next kill
-WORKER_SECONDS = 300.0  # until a run goes on that can be killed
+PAUSE_SECONDS = 16.0  # at most, between a recovery and the next kill
+WORKER_SECONDS = 900.0  # until a run goes on that can be killed
 RECOVERY_SECONDS = 240.0
 GIVEN_UP_SECONDS = 90.0  # then a failed run that nothing retries is counted as given up
 SETTLED_SECONDS = 70.0  # two ticks of the automation in which nothing is left to do
@@ -128,7 +129,7 @@ class Deliveries(threading.Thread):
         while not self.over.wait(1.0):
             try:
                 waiting = len(self.dropped) - len(self._stores.released_batches())
-            except (psycopg2.Error, OSError):
+            except (psycopg2.Error, LabError):
                 continue
             if waiting < IN_FLIGHT:
                 self._drop()
@@ -168,11 +169,17 @@ class Watch(threading.Thread):
     def run(self) -> None:
         while not self.over.wait(0.3):
             try:
-                self.look_at_releases()
-            except psycopg2.Error:
-                self.answers["no Postgres"] += 1
-            self.look_at_api()
-            self.look_at_accepted()
+                self.look()
+            except Exception as error:  # whatever it was, the next look counts
+                self.violation(f"could not look: {error!r}")
+
+    def look(self) -> None:
+        try:
+            self.look_at_releases()
+        except psycopg2.Error:
+            self.answers["no Postgres"] += 1
+        self.look_at_api()
+        self.look_at_accepted()
 
     def look_at_releases(self) -> None:
         current = self._stores.current()
@@ -235,11 +242,22 @@ class Watch(threading.Thread):
 
 @dataclass
 class Kill:
-    """A process that was killed, and what came of it; times in seconds since the epoch."""
+    """A process that was killed, and what came of it.
+
+    Attributes:
+        victim: one of `VICTIMS`.
+        what: the beginning of its command line.
+        at: seconds since the epoch.
+        run_id: the run that it executed.
+        seconds: until all had recovered; None where that took too long.
+        lost: runs that failed from then on until the next kill.
+        retried: how many of these were tried again.
+    """
 
     victim: str
     what: str
     at: float
+    run_id: str | None = None
     seconds: float | None = None
     lost: list[str] = field(default_factory=list)
     retried: int = 0
@@ -261,8 +279,9 @@ class Drill:
         """Kill one process of a kind, and wait until the lab has recovered."""
         time.sleep(self._chance.uniform(0, PAUSE_SECONDS))
         pid, line = self._find(victim)
+        run_id = self._run_of(pid) if victim == "worker" else None
         os.kill(pid, signal.SIGKILL)
-        kill = Kill(victim, line[:60], time.time())
+        kill = Kill(victim, line.rpartition("/")[2][:40], time.time(), run_id)
         self.kills.append(kill)
         why = "?"
         while time.time() < kill.at + RECOVERY_SECONDS:
@@ -346,7 +365,9 @@ class Drill:
         parents = {run["parentRunId"] for run in runs}
         for run in runs:
             run_id, status = run["runId"], run["status"]
-            if status == "STARTED" and not self._is_executed(run_id):
+            if run_id == kill.run_id and status not in ENDED:
+                return f"the killed run {run_id} is {status}"
+            if status == "STARTED" and self._worker_of(run_id) not in self._processes("worker"):
                 return f"the process of run {run_id} is gone"
             if status in ("STARTING", "CANCELING") and run["creationTime"] < kill.at - 60:
                 return f"run {run_id} of before is {status}"
@@ -357,13 +378,24 @@ class Drill:
             self._given_up.add(run_id)
         return None
 
-    def _is_executed(self, run_id: str) -> bool:
+    def _run_of(self, worker: int) -> str | None:
+        """The run that a process executes; None where it has ended, or the UI can't say."""
+        try:
+            runs = [run["runId"] for run in self.runs() if run["status"] in ("STARTING", "STARTED")]
+            workers = {run_id: self._worker_of(run_id) for run_id in runs}
+        except (OSError, AssertionError):
+            return None
+        # One that has just been started has not said so yet.
+        found = [run_id for run_id, pid in workers.items() if pid in (worker, None)]
+        return found[0] if len(found) == 1 else None
+
+    def _worker_of(self, run_id: str) -> int | None:
         if run_id not in self._workers:
             connection = self._lab.graphql(MESSAGES, id=run_id)["logsForRun"]
             for event in connection["events"]:
                 if started := WORKER_STARTED.search(event.get("message", "")):
                     self._workers[run_id] = int(started[1])
-        return self._workers.get(run_id) in self._processes("worker")
+        return self._workers.get(run_id)
 
     def settle(self, dropped: list[str]) -> None:
         """Wait until all batches are released and nothing goes on any more."""

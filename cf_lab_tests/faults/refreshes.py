@@ -385,8 +385,10 @@ class Drill:
             workers = {run_id: self._worker_of(run_id) for run_id in runs}
         except (OSError, AssertionError):
             return None
-        # One that has just been started has not said so yet.
-        found = [run_id for run_id, pid in workers.items() if pid in (worker, None)]
+        executed = [run_id for run_id, pid in workers.items() if pid == worker]
+        # A process that has just been started has not said so yet.
+        silent = [run_id for run_id, pid in workers.items() if pid is None]
+        found = executed or silent
         return found[0] if len(found) == 1 else None
 
     def _worker_of(self, run_id: str) -> int | None:

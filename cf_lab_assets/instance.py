@@ -32,7 +32,7 @@ run_monitoring:
   free_slots_after_run_end_seconds: 1  # a killed run gives none back by itself
 # For crashes: steps have retry policies of their own. A server that is killed again and again may
 # take the same run with it each time.
-run_retries: {enabled: true, max_retries: 5, retry_on_asset_or_op_failure: false}
+run_retries: {enabled: true, max_retries: 10, retry_on_asset_or_op_failure: false}
 retention:
   sensor: {purge_after_days: {skipped: 1, success: 30, failure: 90}}
 sensors: {use_threads: true, num_workers: 2}

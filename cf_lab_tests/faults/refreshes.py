@@ -25,6 +25,7 @@ import threading
 import time
 import urllib.error
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -278,10 +279,7 @@ class Drill:
     def kill(self, victim: str) -> None:
         """Kill one process of a kind, and wait until the lab has recovered."""
         time.sleep(self._chance.uniform(0, PAUSE_SECONDS))
-        pid, line = self._find(victim)
-        run_id = self._run_of(pid) if victim == "worker" else None
-        os.kill(pid, signal.SIGKILL)
-        kill = Kill(victim, line.rpartition("/")[2][:40], time.time(), run_id)
+        pid, kill = self._kill_one(victim)
         self.kills.append(kill)
         why = "?"
         while time.time() < kill.at + RECOVERY_SECONDS:
@@ -297,6 +295,15 @@ class Drill:
         print(
             f"{time.strftime('%H:%M:%S')} {shown}; {len(self._watch.releases)} releases", flush=True
         )
+
+    def _kill_one(self, victim: str) -> tuple[int, Kill]:
+        """Kill a process of a kind; those that end by themselves before that don't count."""
+        while True:
+            pid, line = self._find(victim)
+            run_id = self._run_of(pid) if victim == "worker" else None
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                return pid, Kill(victim, line.rpartition("/")[2][:40], time.time(), run_id)
 
     def _processes(self, victim: str) -> dict[int, str]:
         lines = servers_of(self._stores.settings.home)

@@ -1,8 +1,9 @@
 """Server processes that live and end together with the command that starts them.
 
-Each is started in a process group of its own, so that Ctrl-C reaches the command alone, which then
-asks all groups to stop. Should the command itself be killed, a guard does so: a process that only
-waits for the end of a pipe (``python -m cf_lab_assets.children``).
+One that ends by itself while the command waits is started again, since a lab left alone has nobody
+to do it. Each is started in a process group of its own, so that Ctrl-C reaches the command alone,
+which then asks all groups to stop. Should the command itself be killed, a guard does so: a process
+that only waits for the end of a pipe (``python -m cf_lab_assets.children``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -21,6 +23,9 @@ from cf_lab_resources.errors import LabError
 
 START_SECONDS = 120.0  # Dagster loads in 5 s; on a busy machine with a cold disk in a minute
 STOP_SECONDS = 12.0
+# A server that ends so often in so short a time has a reason that starting it again does not mend.
+ENDINGS = 5
+ENDINGS_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 
 
@@ -84,6 +89,21 @@ def _send(group: int, number: int) -> bool:
     return True
 
 
+@dataclass
+class _Server:
+    """A server: how it is started, its process, and when its processes ended by themselves."""
+
+    command: Sequence[str]
+    process: subprocess.Popen[bytes]
+    endings: list[float] = field(default_factory=list)
+
+    def ends_too_often(self) -> bool:
+        """Note that it ended now; whether it is hopeless to start it again."""
+        now = time.monotonic()
+        self.endings = [*(at for at in self.endings if at > now - ENDINGS_SECONDS), now]
+        return len(self.endings) >= ENDINGS
+
+
 class Children:
     """The servers of one command; a context manager that ends them all.
 
@@ -95,7 +115,8 @@ class Children:
     def __init__(self, log_folder: Path, stop_asked: Callable[[], bool] = lambda: False) -> None:
         self._log_folder = log_folder
         self._stop_asked = stop_asked
-        self._servers: dict[str, subprocess.Popen[bytes]] = {}
+        self._servers: dict[str, _Server] = {}
+        self._left: list[int] = []
 
     def __enter__(self) -> Children:
         self._log_folder.mkdir(parents=True, exist_ok=True)
@@ -112,9 +133,9 @@ class Children:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        end_groups([s.pid for s in self._servers.values()], STOP_SECONDS, self._reap)
+        end_groups(self._groups(), STOP_SECONDS, self._reap)
         for server in self._servers.values():
-            server.wait()
+            server.process.wait()
         # Killed while its pipe is open: told of the end, it would signal groups that are gone.
         self._guard.kill()
         self._guard.wait()
@@ -124,7 +145,10 @@ class Children:
 
     def _reap(self) -> None:
         for server in self._servers.values():
-            server.poll()
+            server.process.poll()
+
+    def _groups(self) -> list[int]:
+        return [*self._left, *(server.process.pid for server in self._servers.values())]
 
     def log(self, name: str) -> Path:
         """The file that a server's output goes to."""
@@ -132,21 +156,26 @@ class Children:
 
     def start(self, name: str, command: Sequence[str]) -> None:
         """Start a server."""
+        self._servers[name] = _Server(command, self._launch(name, command))
+        self._tell_guard()
+
+    def _launch(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
         log = self.log(name)
         with suppress(FileNotFoundError):
             log.replace(log.with_suffix(".log.1"))
         with log.open("wb") as output:
-            server = subprocess.Popen(
+            return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._servers[name] = server
+
+    def _tell_guard(self) -> None:
         assert self._guard.stdin is not None
         with suppress(BrokenPipeError):
-            self._guard.stdin.write(b"%d\n" % server.pid)
+            self._guard.stdin.write(" ".join(map(str, self._groups())).encode() + b"\n")
             self._guard.stdin.flush()
 
     def wait_until(self, name: str, answers: Callable[[], bool]) -> None:
@@ -166,21 +195,45 @@ class Children:
                 )
 
     def wait(self) -> None:
-        """Wait until one ends or somebody asks to stop; raises as `wait_until`."""
+        """Keep the servers running until somebody asks to stop.
+
+        Raises:
+            ServerFailed: one ends again and again.
+            StopAsked: somebody asked to stop.
+        """
         while True:
-            self.pause()
+            self._sleep()
+            for name, server in self._servers.items():
+                if server.process.poll() is not None:
+                    self._start_again(name, server)
+
+    def _start_again(self, name: str, server: _Server) -> None:
+        how = _ending(server.process.returncode)
+        if server.ends_too_often():
+            raise ServerFailed(
+                f"the {name} ended {ENDINGS} times within {ENDINGS_SECONDS:.0f} s, at last with "
+                f"{how}; its log is {self.log(name)}"
+            )
+        print(f"the {name} ended with {how} and is started again", file=sys.stderr, flush=True)
+        # What it leaves behind ends with the command: a code server's runs go on until then.
+        self._left = [group for group in (*self._left, server.process.pid) if _send(group, 0)]
+        server.process = self._launch(name, server.command)
+        self._tell_guard()
 
     def pause(self) -> None:
         """Sleep for a moment, and look whether all is well; raises as `wait_until`."""
+        self._sleep()
+        for name, server in self._servers.items():
+            if server.process.poll() is not None:
+                raise ServerFailed(
+                    f"the {name} ended by itself with {_ending(server.process.returncode)}; "
+                    f"its log is {self.log(name)}"
+                )
+
+    def _sleep(self) -> None:
         time.sleep(_POLL_SECONDS)
         if self._stop_asked():
             raise StopAsked
-        for name, server in self._servers.items():
-            if server.poll() is not None:
-                raise ServerFailed(
-                    f"the {name} ended by itself with {_ending(server.returncode)}; "
-                    f"its log is {self.log(name)}"
-                )
 
 
 def _ending(code: int) -> str:
@@ -191,8 +244,8 @@ def main() -> None:
     """Wait until the parent is gone, then end the groups that it named."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    groups = [int(line) for line in sys.stdin.buffer if line.endswith(b"\n")]
-    end_groups(groups, STOP_SECONDS)
+    told = [line for line in sys.stdin.buffer if line.endswith(b"\n")]
+    end_groups(map(int, told[-1].split()) if told else (), STOP_SECONDS)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,19 @@ nux: {enabled: false}
 storage:
   postgres:
     postgres_url: {env: CF_LAB_DAGSTER_POSTGRES_URL}
+run_launcher: {module: cf_lab_assets.launcher, class: WatchedRunLauncher}
 concurrency:
   pools: {default_limit: 1, granularity: op}
   runs: {max_concurrent_runs: 2}
-run_monitoring: {enabled: true, start_timeout_seconds: 120, cancel_timeout_seconds: 60}
-run_retries: {enabled: true, max_retries: 1, retry_on_asset_or_op_failure: false}
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 10
+  start_timeout_seconds: 120
+  cancel_timeout_seconds: 60
+  free_slots_after_run_end_seconds: 1  # a killed run gives none back by itself
+# For crashes: steps have retry policies of their own. A server that is killed again and again may
+# take the same run with it each time.
+run_retries: {enabled: true, max_retries: 10, retry_on_asset_or_op_failure: false}
 retention:
   sensor: {purge_after_days: {skipped: 1, success: 30, failure: 90}}
 sensors: {use_threads: true, num_workers: 2}

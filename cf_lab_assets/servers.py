@@ -137,11 +137,11 @@ def _only_one(settings: Settings) -> Iterator[None]:
 def run_until_interrupted(
     settings: Settings, endpoints: Endpoints, ui_port: int, api_port: int
 ) -> None:
-    """Run UI, daemon and API until SIGINT or SIGTERM.
+    """Run UI, daemon and API until SIGINT or SIGTERM; one that is killed is started again.
 
     Raises:
         LabError: another one runs for this home.
-        ServerFailed: one of them ended by itself or does not answer.
+        ServerFailed: one of them does not start, or ends again and again.
     """
     _prepare_instance(settings, endpoints)
     with (

@@ -15,7 +15,7 @@ from cf_lab_resources.embedded import processes
 from cf_lab_resources.embedded.servers import free_port
 
 CF_LAB = str(Path(sys.executable).with_name("cf-lab"))
-START_SECONDS = 150
+START_SECONDS = 300
 STOP_SECONDS = 30
 REPOSITORY = {"repositoryLocationName": "cf_lab", "repositoryName": "__repository__"}
 LAUNCH = """mutation($params: ExecutionParams!) {

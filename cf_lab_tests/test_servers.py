@@ -1,6 +1,7 @@
 """`cf-lab up`: all three servers answer, runs are executed, and nothing stays behind."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ import pytest
 
 from cf_lab_assets import lost_runs
 from cf_lab_assets.children import Children, ServerFailed, StopAsked, stop_signals
-from cf_lab_assets.servers import PortTaken, check_ports, fetch
+from cf_lab_assets.servers import WORKSPACE, PortTaken, check_ports, fetch
 from cf_lab_resources import embedded
 from cf_lab_resources.embedded.servers import free_port
 from cf_lab_resources.settings import Settings
@@ -136,13 +137,43 @@ def test_two_servers_are_not_given_one_port():
     check_ports({"--port": port, "--api-port": free_port()})
 
 
-def test_a_server_that_ends_is_named_with_its_log(tmp_path):
+def test_a_server_that_ends_again_and_again_is_named_with_its_log(tmp_path):
     with Children(tmp_path) as children:
         children.start("steady", [sys.executable, "-c", SLEEPER])
         children.start("odd one", [sys.executable, "-c", "print('why'); raise SystemExit(3)"])
         with pytest.raises(ServerFailed, match=r"the odd one .* exit code 3; .*odd one\.log"):
             children.wait()
     assert (tmp_path / "odd one.log").read_text() == "why\n"
+
+
+def test_a_server_that_ends_before_another_is_ready_is_named_at_once(tmp_path):
+    with Children(tmp_path) as children:
+        children.start("odd one", [sys.executable, "-c", "raise SystemExit(3)"])
+        with pytest.raises(ServerFailed, match="the odd one ended by itself with exit code 3"):
+            children.wait_until("other", lambda: False)
+
+
+def test_a_server_that_is_killed_is_started_again(tmp_path):
+    runs = tmp_path / "runs"
+    code = f"import os; print(os.getpid(), file=open({str(runs)!r}, 'a'), flush=True); {SLEEPER}"
+
+    def pids():
+        return [int(line) for line in runs.read_text().split()] if runs.exists() else []
+
+    killed = []
+
+    def kill_the_first_and_stop():
+        if pids() and not killed:
+            killed.append(pids()[0])
+            os.kill(killed[0], signal.SIGKILL)
+        return len(pids()) > 1
+
+    with Children(tmp_path / "log", kill_the_first_and_stop) as children:
+        children.start("steady", [sys.executable, "-c", code])
+        with pytest.raises(StopAsked):
+            children.wait()
+    assert len(pids()) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids())
 
 
 def test_a_request_to_stop_is_heard_while_a_server_starts(tmp_path):
@@ -230,3 +261,48 @@ def test_a_run_fails_once_its_command_is_gone_and_not_before(tmp_path, command):
         for run_id in (mine, unknown, foreign):
             assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.STARTED
         assert lost_runs.fail_lost_runs(instance, tmp_path) == []
+
+
+@pytest.fixture
+def worker():
+    """A process as the code server starts one for a run."""
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    process.start()
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_the_launcher_tells_of_a_run_whose_process_is_gone(tmp_path, worker):
+    import dagster as dg
+    from dagster._core.launcher import WorkerStatus
+
+    @dg.job
+    def nothing():
+        pass
+
+    launcher = {"module": "cf_lab_assets.launcher", "class": "WatchedRunLauncher"}
+    own, others = ({".dagster/grpc_info": json.dumps({"port": port})} for port in (4000, 4001))
+    workspace = WORKSPACE.format(host="127.0.0.1", port=4000, location="cf_lab")
+    (tmp_path / "workspace.yaml").write_text(workspace)
+    with dg.DagsterInstance.local_temp(str(tmp_path), {"run_launcher": launcher}) as instance:
+
+        def started(tags, *pids):
+            run = instance.create_run_for_job(nothing, tags=tags)
+            for pid in pids:
+                instance.report_engine_event(f"Started process for run (pid: {pid}).", run)
+            return run
+
+        def health(run):
+            return instance.run_launcher.check_run_worker_health(run).status
+
+        assert instance.run_launcher.supports_check_run_worker_health
+        here, elsewhere = started(own, 1, worker.pid), started(others, worker.pid)
+        unknown = started(own)
+        assert health(here) == WorkerStatus.RUNNING
+        worker.kill()
+        # Also as long as nobody has asked how it ended.
+        assert eventually(lambda: health(here) == WorkerStatus.FAILED, 10)
+        worker.join()
+        assert health(here) == WorkerStatus.FAILED
+        assert health(elsewhere) == health(unknown) == WorkerStatus.RUNNING

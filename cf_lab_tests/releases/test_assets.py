@@ -12,8 +12,9 @@ from cf_lab_assets import names
 from cf_lab_assets.releases import assets, candidate, checks, gates
 from cf_lab_resources.bucket import Bucket
 from cf_lab_resources.cache import Cache
-from cf_lab_resources.catalog import Catalog
+from cf_lab_resources.catalog import Catalog, open_catalog
 from cf_lab_resources.dagster import BucketResource, CacheResource, CatalogResource
+from cf_lab_resources.embedded.servers import free_port
 from cf_lab_tests.releases.sample import write_dataset, write_report
 
 GATES = [gate.name for gate in gates.GATES]
@@ -34,12 +35,12 @@ def run(instance: dg.DagsterInstance, bucket_url: str, postgres_url: str, redis_
         "cache": CacheResource(url=redis_url),
     }
 
-    def run(*definitions: Any) -> dg.ExecuteInProcessResult:
+    def run(*definitions: Any, **others: Any) -> dg.ExecuteInProcessResult:
         return dg.materialize(
             [*definitions, *UPSTREAM],
             selection=_selection(definitions),
             instance=instance,
-            resources=resources,
+            resources={**resources, **others},
             raise_on_error=False,
         )
 
@@ -86,6 +87,27 @@ def test_a_good_candidate_is_judged_and_published_in_one_run(
     (made,) = result.asset_materializations_for_node("releases__candidate")
     assert made.metadata["dagster/row_count"].value == 20
     assert made.metadata["records_in_cache"].value == 28
+
+
+@pytest.mark.parametrize("time", [1, 2, 3])
+def test_a_catalog_that_is_away_once_holds_no_step_up_for_good(
+    time: int, run: Any, bucket: Bucket, catalog: Catalog, postgres_url: str
+) -> None:
+    opened = []
+
+    class AwayOnce(CatalogResource):
+        def open(self) -> Catalog:
+            opened.append(self.url)
+            nobody = f"postgresql://cf_lab@127.0.0.1:{free_port()}/cf_lab"
+            return open_catalog(nobody) if len(opened) == time else super().open()
+
+    write_dataset(bucket)
+    result = run(*ALL, catalog=AwayOnce(url=postgres_url))
+    assert result.success
+    steps = ["releases__candidate", "release_gates", "releases__current"]
+    retried = [event.step_key for event in result.all_events if event.is_step_up_for_retry]
+    assert retried == [steps[time - 1]]
+    assert catalog.current_id() is not None
 
 
 def test_running_again_changes_nothing(run: Any, bucket: Bucket, catalog: Catalog) -> None:

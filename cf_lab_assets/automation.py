@@ -29,6 +29,9 @@ BACK_UP = "back_up"
 TRAIN_STARTER = "train_starter"
 VERIFY_MODELS = "verify_models"
 VERIFY_RELEASE = "verify_release"
+REPORT_DEPENDENCIES = "report_dependencies"
+REVIEW_CONFIGURATION = "review_configuration"
+REVIEW_CAPACITY = "review_capacity"
 
 _BACKUPS = [names.CATALOG_BACKUP, names.BUCKET_BACKUP]
 JOBS = [
@@ -89,6 +92,21 @@ JOBS = [
         dg.AssetSelection.checks(release_checks.every_gate_still_holds),
         description="Judges the current release anew, and makes nothing.",
     ),
+    dg.define_asset_job(
+        REPORT_DEPENDENCIES,
+        dg.AssetSelection.assets(names.DEPENDENCIES),
+        description="Installed distributions beside the lock and the package index.",
+    ),
+    dg.define_asset_job(
+        REVIEW_CONFIGURATION,
+        dg.AssetSelection.assets(names.CONFIGURATION),
+        description="Variables, gates, waivers and API keys, for a person to look over.",
+    ),
+    dg.define_asset_job(
+        REVIEW_CAPACITY,
+        dg.AssetSelection.assets(names.CAPACITY),
+        description="What the stores hold, what room is left, and how long the jobs took.",
+    ),
 ]
 
 
@@ -134,6 +152,27 @@ SCHEDULES = [
         cron_schedule="0 6 1 * *",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Drops the records of releases that no rollback will want soon.",
+    ),
+    dg.ScheduleDefinition(
+        name="weekly_dependency_report",
+        job_name=REPORT_DEPENDENCIES,
+        cron_schedule="0 1 * * 1",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Looks each Monday night which dependencies should be updated.",
+    ),
+    dg.ScheduleDefinition(
+        name="monthly_configuration_review",
+        job_name=REVIEW_CONFIGURATION,
+        cron_schedule="30 6 1 * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Lists on the first of each month what the lab is set to.",
+    ),
+    dg.ScheduleDefinition(
+        name="quarterly_capacity_review",
+        job_name=REVIEW_CAPACITY,
+        cron_schedule="0 7 1 1,4,7,10 *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Measures stores, disk and jobs on the first of each quarter.",
     ),
 ]
 

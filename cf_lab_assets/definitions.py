@@ -17,6 +17,8 @@ from cf_lab_assets.counterfactuals.packaging import assets as packaging
 from cf_lab_assets.counterfactuals.packaging import checks as packaging_checks
 from cf_lab_assets.models import assets as models
 from cf_lab_assets.models import checks as model_checks
+from cf_lab_assets.operations import assets as operations
+from cf_lab_assets.operations import checks as operations_checks
 from cf_lab_assets.releases import assets as releases
 from cf_lab_assets.releases import checks as release_checks
 from cf_lab_assets.releases import upkeep, withdrawal
@@ -40,8 +42,15 @@ ASSET_MODULES = [
     instrument,
     releases,
     backups,
+    operations,
 ]
-CHECK_MODULES = [model_checks, packaging_checks, release_checks, backup_checks]
+CHECK_MODULES = [
+    model_checks,
+    packaging_checks,
+    release_checks,
+    backup_checks,
+    operations_checks,
+]
 
 
 def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:

@@ -19,6 +19,7 @@ STARTER = "starter"
 AUDITS = "audits"
 RELEASES = "releases"
 BACKUPS = "backups"
+OPERATIONS = "operations"
 
 GPU_POOL = "gpu"
 
@@ -85,3 +86,6 @@ RELEASE_CANDIDATE = dg.AssetKey([RELEASES, "candidate"])
 RELEASE_CURRENT = dg.AssetKey([RELEASES, "current"])
 CATALOG_BACKUP = dg.AssetKey([BACKUPS, "catalog"])
 BUCKET_BACKUP = dg.AssetKey([BACKUPS, "bucket"])
+DEPENDENCIES = dg.AssetKey([OPERATIONS, "dependencies"])
+CONFIGURATION = dg.AssetKey([OPERATIONS, "configuration"])
+CAPACITY = dg.AssetKey([OPERATIONS, "capacity"])

@@ -74,6 +74,19 @@ def parse_key(key: str) -> CacheKey:
     raise ValueError(f"not the key of a released record: {key!r}")
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What Redis takes of its machine's memory.
+
+    Attributes:
+        used: bytes.
+        maximum: bytes at which it pushes keys out; None where it has no limit.
+    """
+
+    used: int
+    maximum: int | None
+
+
 class Cache:
     """Released records in Redis; safe to share among threads.
 
@@ -99,6 +112,12 @@ class Cache:
         """Returns if Redis answers; raises otherwise."""
         with self._errors():
             self._client.ping()
+
+    def memory(self) -> Memory:
+        """What it takes of memory, of all databases together."""
+        with self._errors():
+            found = cast("dict[str, int]", self._client.info("memory"))
+        return Memory(int(found["used_memory"]), int(found["maxmemory"]) or None)
 
     def warm(self, release_id: str, records: Iterable[tuple[str, bytes]]) -> int:
         """Writes all records of one release, by their keys, and returns how many.

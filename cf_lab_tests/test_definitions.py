@@ -82,6 +82,7 @@ def test_the_graph_is_the_one_of_the_design():
         },
         "releases": {"candidate", "current"},
         "backups": {"catalog", "bucket"},
+        "operations": {"dependencies", "configuration", "capacity"},
     }
 
 
@@ -164,6 +165,9 @@ def test_jobs_schedules_and_sensors_are_there():
         "daily_release_verification",
         "monthly_retention",
         "weekly_full_audit",
+        "weekly_dependency_report",
+        "monthly_configuration_review",
+        "quarterly_capacity_review",
     }
     assert {sensor.name for sensor in repository.sensor_defs} == {
         "incoming_deliveries",
@@ -186,6 +190,9 @@ def test_jobs_schedules_and_sensors_are_there():
         "roll_back",
         "drop_old_releases",
         "reconcile_cache",
+        "report_dependencies",
+        "review_configuration",
+        "review_capacity",
     ):
         assert DEFS.resolve_job_def(name).executor_def is dg.in_process_executor
 

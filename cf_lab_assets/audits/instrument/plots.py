@@ -5,13 +5,12 @@ They look like the report's: see `cf_lab_assets.audits.plots`.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cf_lab_assets.audits.instrument.findings import FAILS, HOLDS, Finding
 from cf_lab_assets.audits.instrument.multiverse import RULES, Point
-from cf_lab_assets.audits.plots import BAND, BLUE, GREY, INK, VERMILLION
+from cf_lab_assets.audits.plots import BAND, BLUE, GREY, INK, VERMILLION, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +46,7 @@ def gap_forest(gaps: Sequence[Finding]) -> bytes:
     axis.set_yticks(range(len(gaps)), labels, fontsize=7)
     axis.set_ylim(len(gaps) - 0.4, -0.6)
     _plain(axis, "gap as a multiple of its limit (band: within)")
-    return _png(figure)
+    return png(figure)
 
 
 def multiverse_curves(points: Sequence[Point]) -> bytes:
@@ -68,7 +67,7 @@ def multiverse_curves(points: Sequence[Point]) -> bytes:
             _plain(axes[row][column], "least CITS of all members" if row else "")
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def _curve(axis: Axes, points: Sequence[Point]) -> None:
@@ -100,13 +99,3 @@ def _plain(axis: Axes, label: str) -> None:
     axis.tick_params(labelsize=7, colors=INK, length=0)
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
-
-
-def _png(figure: Figure) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    # The Software entry would change the bytes with matplotlib's version.
-    figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
-    return buffer.getvalue()

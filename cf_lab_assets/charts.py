@@ -83,7 +83,11 @@ def histograms(
         axis.stairs(bins, edges, fill=True, color=BLUE, alpha=0.85)
         axis.axvline(limit, color=VERMILLION, linewidth=1.4, linestyle="--")
         axis.set_ylabel(
-            f"{shortened(label)}\nn = {sum(bins)}", fontsize=SMALL, rotation=0, ha="right", va="center"
+            f"{shortened(label)}\nn = {sum(bins)}",
+            fontsize=SMALL,
+            rotation=0,
+            ha="right",
+            va="center",
         )
         axis.locator_params(axis="y", nbins=3, integer=True)
     axes[-1].set_xlim(edges[0], edges[-1])

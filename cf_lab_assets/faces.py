@@ -120,6 +120,6 @@ def picture(png: bytes, what: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(shown)
 
 
-def held_against(measured: float | str, limit: float, unit: str) -> dict[str, Any]:
+def held_against(measured: float | str, limit: float | str, unit: str) -> dict[str, Any]:
     """What a check measured beside its limit; words where it could not be measured."""
     return {MEASURED: measured, LIMIT: limit, UNIT: unit}

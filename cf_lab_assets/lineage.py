@@ -86,8 +86,7 @@ _PACKAGED = (
     "sim_img preservation cits edit_id draw noise_seed engine"
 ).split()
 _ESTIMATES = (
-    "estimate ci_low ci_high p q mde placebo_floor no_effect in_top verdict reasons "
-    "against_limit"
+    "estimate ci_low ci_high p q mde placebo_floor no_effect in_top verdict reasons against_limit"
 ).split()
 
 MADE_FROM: Mapping[dg.AssetKey, Mapping[str, tuple[Source, ...]]] = {

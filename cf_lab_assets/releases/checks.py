@@ -8,13 +8,14 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from cf_lab_assets import names
+from cf_lab_assets import faces, names
 from cf_lab_assets.releases.gates import GATES, GateResult
 from cf_lab_assets.releases.refusal import RELEASE_ID, WAIVED_UNTIL, latest_candidate
 from cf_lab_resources.dagster import BucketResource, CatalogResource
 from cf_lab_resources.errors import LabError
 
 ORIGINS = {gate.name: gate.origin for gate in GATES}
+FAILED_GATES = "failed gates"
 
 
 @dg.multi_asset_check(
@@ -50,9 +51,11 @@ def release_gates(
             severity=dg.AssetCheckSeverity.ERROR,
             description=result.detail,
             metadata={
-                "measured": "not measured" if result.measured is None else result.measured,
-                "limit": result.limit,
-                "unit": result.unit,
+                **faces.held_against(
+                    "not measured" if result.measured is None else result.measured,
+                    result.limit,
+                    result.unit,
+                ),
                 "limit_from": ORIGINS[result.name],
                 WAIVED_UNTIL: result.waived_until or "not waived",
             },
@@ -70,7 +73,11 @@ def every_gate_still_holds(bucket: BucketResource, catalog: CatalogResource) -> 
     with catalog.open() as opened:
         release_id = opened.current_id()
     if release_id is None:
-        return dg.AssetCheckResult(passed=True, description="no release is current")
+        return dg.AssetCheckResult(
+            passed=True,
+            description="no release is current",
+            metadata=faces.held_against("no release is current", 0, FAILED_GATES),
+        )
     results = _evaluate(release_id, bucket, catalog)
     failed = [one for one in results if not one.passed]
     return dg.AssetCheckResult(
@@ -80,9 +87,7 @@ def every_gate_still_holds(bucket: BucketResource, catalog: CatalogResource) -> 
         or f"all {len(GATES)} gates hold",
         metadata={
             RELEASE_ID: release_id,
-            "measured": len(failed),
-            "limit": 0,
-            "unit": "failed gates",
+            **faces.held_against(len(failed), 0, FAILED_GATES),
             "failed": ", ".join(one.name for one in failed) or "none",
             "waived": ", ".join(one.name for one in results if one.waived_until) or "none",
         },

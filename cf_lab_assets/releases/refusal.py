@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from cf_lab_assets import names
+from cf_lab_assets.faces import MEASURED
 from cf_lab_assets.releases.gates import GATES
 
 RELEASE_ID, WAIVED_UNTIL = "release_id", "waived_until"
@@ -49,15 +50,41 @@ def refusals(instance: dg.DagsterInstance, candidate: Candidate) -> list[Refusal
     return [Refusal(name, *why) for name, why in found if why is not None]
 
 
-def _why(instance: dg.DagsterInstance, gate: str, candidate: Candidate) -> tuple[str, str] | None:
+def judged(instance: dg.DagsterInstance) -> list[dict[str, str | float | None]]:
+    """What the latest evaluation of each gate measured, beside its limit; for people."""
+    rows: list[dict[str, str | float | None]] = []
+    for gate in GATES:
+        data = _evaluation(instance, gate.name)
+        said = {} if data is None else {name: one.value for name, one in data.metadata.items()}
+        rows.append(
+            {
+                "gate": gate.name,
+                "measured": str(said.get(MEASURED, "not evaluated")),
+                "limit": gate.limit,
+                "unit": gate.unit,
+                "passed": "no" if data is None or not data.passed else "yes",
+                "waived until": str(said.get(WAIVED_UNTIL, "not waived")),
+            }
+        )
+    return rows
+
+
+def _evaluation(instance: dg.DagsterInstance, gate: str) -> dg.AssetCheckEvaluation | None:
+    """The latest evaluation of a gate."""
     key = dg.AssetCheckKey(names.RELEASE_CANDIDATE, gate)
     # Public on the instance but not in the documentation: asked in this place only.
     record = instance.get_latest_asset_check_evaluation_record(key)
     event = record.event.dagster_event if record and record.event else None
     # A run that is under way, or was killed, has left a record that is planned only.
     if event is None or event.event_type != dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        return None
+    return event.asset_check_evaluation_data
+
+
+def _why(instance: dg.DagsterInstance, gate: str, candidate: Candidate) -> tuple[str, str] | None:
+    data = _evaluation(instance, gate)
+    if data is None:
         return "it was not evaluated, or is being evaluated", "run the checks of releases/candidate"
-    data = event.asset_check_evaluation_data
     target = data.target_materialization_data
     if target is None or target.storage_id != candidate.storage_id:
         return (

@@ -14,7 +14,6 @@ from cf_lab_assets.audits.plots import BAND, BLUE, GREY, INK, VERMILLION, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 DPI = 70  # a plot in the event log is kept small
 ROW = 0.34  # inches

@@ -7,7 +7,7 @@ shows them without scrolling: `WIDTH` inches at `DPI` dots.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cf_lab_assets.audits.plots import BAND, BLUE, GREY, INK, LINES, VERMILLION, png, shortened
 
@@ -115,9 +115,9 @@ def spreads(rows: Sequence[tuple[str, Sequence[float]]], what: str) -> bytes:
 
 
 def lines(
-    series: Mapping[str, Sequence[tuple[Any, float]]], across: str, up: str, ideal: bool = False
+    series: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str, ideal: bool = False
 ) -> bytes:
-    """Lines on one axis from 0 upwards.
+    """Lines from 0 on, one for each of at most as many series as there are looks of lines.
 
     Args:
         series: by label, points.
@@ -127,13 +127,14 @@ def lines(
     """
     figure, axis = new_figure(9)
     axis.grid(axis="y", color="#eef0f2")
+    most = max((x for points in series.values() for x, _ in points), default=0) or 1
     if ideal:
-        most = max((x for points in series.values() for x, _ in points), default=1)
         axis.plot([0, most], [0, most], color=GREY, linewidth=1, linestyle=":", label="equal")
     for (label, points), (colour, marker) in zip(series.items(), LINES, strict=False):
         x, y = [one for one, _ in points], [one for _, one in points]
         axis.plot(x, y, color=colour, marker=marker, markersize=3.5, label=shortened(label))
     axis.set_ylim(bottom=0)
+    axis.set_xlim(0, 1.03 * most)
     axis.set_xlabel(across, fontsize=SMALL, color=INK)
     axis.set_ylabel(up, fontsize=SMALL, color=INK)
     if axis.get_legend_handles_labels()[1]:

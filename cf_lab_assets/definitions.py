@@ -60,7 +60,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     loaded = dg.load_assets_from_modules(ASSET_MODULES)
     return dg.Definitions(
         assets=[
-            asset.map_asset_specs(automation.with_policies).map_asset_specs(faces.with_runbook)
+            asset.map_asset_specs(automation.with_policies).map_asset_specs(faces.with_links)
             for asset in loaded
             if isinstance(asset, dg.AssetsDefinition)
         ],

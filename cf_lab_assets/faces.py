@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cf_lab_assets import lineage
+from cf_lab_assets import lineage, names
+from cf_lab_resources.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 RUNBOOK = "deploy/RUNBOOK.md"
 LIMIT, MEASURED, UNIT = "limit", "measured", "unit"
+# What the lookup API answers about an asset, and at which path.
+SERVED = {
+    names.BIAS_REPORT: {"report of the current release": "/v1/report"},
+    names.RELEASE_CURRENT: {"report": "/v1/report", "lookup API": "/docs"},
+}
 # By name and type, and what it holds; of a document, whose types no Arrow schema knows.
 Described = Mapping[str, tuple[str, str]]
 
@@ -27,9 +33,16 @@ def runbook(section: str) -> dg.MetadataValue:
     return dg.MetadataValue.path(f"{RUNBOOK}#{section}")
 
 
-def with_runbook(spec: dg.AssetSpec) -> dg.AssetSpec:
-    """An asset's spec with the runbook's section about its group."""
-    return spec.merge_attributes(metadata={"runbook": runbook(str(spec.group_name))})
+def with_links(spec: dg.AssetSpec) -> dg.AssetSpec:
+    """An asset's spec with the runbook's section about its group, and what the API serves of it."""
+    links = {"runbook": runbook(str(spec.group_name))}
+    api = Settings.from_env().api_url
+    if api is not None and spec.key in SERVED:
+        links |= {
+            what: dg.MetadataValue.url(f"{api.rstrip('/')}{path}")
+            for what, path in SERVED[spec.key].items()
+        }
+    return spec.merge_attributes(metadata=links)
 
 
 def columns(

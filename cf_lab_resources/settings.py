@@ -35,6 +35,7 @@ C2PA_CERTIFICATE_VARIABLE = "CF_LAB_C2PA_CERTIFICATE"
 DATASET_LICENSE_VARIABLE = "CF_LAB_DATASET_LICENSE"
 DATASET_PUBLISHER_VARIABLE = "CF_LAB_DATASET_PUBLISHER"
 ALERT_VARIABLE = "CF_LAB_ALERT_URL"
+API_VARIABLE = "CF_LAB_API_URL"
 
 DEFAULT_HOME = ".cf_lab"
 DEFAULT_EDITOR = "starter://editor"
@@ -78,6 +79,7 @@ class Settings:
         dataset_license: SPDX identifier or URL of the packaged dataset's licence.
         dataset_publisher: Who publishes the packaged dataset.
         alert_url: Where alerts are posted; None for nowhere.
+        api_url: Where people reach the lookup API, for links to it; None where it is not known.
     """
 
     home: Path
@@ -94,6 +96,7 @@ class Settings:
     dataset_license: str | None = None
     dataset_publisher: str | None = None
     alert_url: str | None = None
+    api_url: str | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -129,7 +132,10 @@ class Settings:
             c2pa_certificate=_file(value(C2PA_CERTIFICATE_VARIABLE)),
             dataset_license=_line(DATASET_LICENSE_VARIABLE, value(DATASET_LICENSE_VARIABLE)),
             dataset_publisher=_line(DATASET_PUBLISHER_VARIABLE, value(DATASET_PUBLISHER_VARIABLE)),
-            alert_url=_web_url(ALERT_VARIABLE, value(ALERT_VARIABLE)),
+            alert_url=_web_url(
+                ALERT_VARIABLE, value(ALERT_VARIABLE), "http://alertmanager:9093/api/v2/alerts"
+            ),
+            api_url=_web_url(API_VARIABLE, value(API_VARIABLE), "https://lookup.example.org"),
         )
 
     @property
@@ -205,9 +211,8 @@ def _folder_url(folder: Path) -> str:
     return folder.as_uri()
 
 
-def _web_url(variable: str, url: str | None) -> str | None:
+def _web_url(variable: str, url: str | None, example: str) -> str | None:
     if url is not None:
-        example = "http://alertmanager:9093/api/v2/alerts"
         parts = _parts(variable, url, ("http", "https"), example)
         _check_port(variable, parts, example)
         if not parts.hostname:

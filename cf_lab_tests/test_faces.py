@@ -146,6 +146,16 @@ def test_an_asset_leads_to_its_section_of_the_runbook(key):
     assert SPECS[key].metadata["runbook"] == faces.runbook(SPECS[key].group_name)
 
 
+def test_report_and_api_are_linked_to_where_their_address_is_known(monkeypatch):
+    spec = dg.AssetSpec(names.RELEASE_CURRENT, group_name=names.RELEASES)
+    assert faces.with_links(spec).metadata.keys() == {"runbook"}
+    monkeypatch.setenv("CF_LAB_API_URL", "https://lookup.example.org/lab/")
+    links = faces.with_links(spec).metadata
+    assert links["report"] == dg.MetadataValue.url("https://lookup.example.org/lab/v1/report")
+    assert links["lookup API"].value == "https://lookup.example.org/lab/docs"
+    assert faces.with_links(dg.AssetSpec("other", group_name="g")).metadata.keys() == {"runbook"}
+
+
 @pytest.mark.parametrize("key", CHECKS, ids=str)
 def test_a_check_is_described_in_a_sentence(key):
     spec = GRAPH.get_check_spec(key)

@@ -57,6 +57,7 @@ def parts(rows: Sequence[tuple[str, int, int]], what: str) -> bytes:
     axis.set_yticks(places, [shortened(label) for label, _, _ in shown])
     axis.set_ylim(max(len(shown), 1) - 0.4, -0.6)
     axis.set_xlim(0, 1.18 * widest)
+    axis.locator_params(axis="x", integer=True, nbins=8)
     left = len(rows) - len(shown)
     axis.set_xlabel(what + (f"; {left} more are not shown" if left else ""), fontsize=SMALL)
     return png(figure)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from cf_lab_assets.audits.declaration import AuditConfig
     from cf_lab_resources.bucket import Bucket
 
-# A plot in the event log is kept smaller than the one in the report.
-METADATA_DPI = 70
+# A plot in the event log is kept smaller than the one in the report, and legible in a dialog.
+METADATA_DPI = 110
 
 
 class ResponsesConfig(dg.Config):
@@ -190,7 +190,6 @@ def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.Materia
     sets. What the auditor reports must be what was planted, and nothing where nothing was.
     """
     from cf_lab_assets.audits import calibration as calibrating
-    from cf_lab_assets.audits import plots
     from cf_lab_assets.audits.declaration import canonical_json
 
     opened = bucket.open()
@@ -209,11 +208,6 @@ def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.Materia
     opened.put_bytes(key, canonical_json({"dataset_hash": dataset_hash, **found}))
     shown = ("oracle", "attribute", "name", "measured", "low", "high", "sets", "passed")
     rows = [dg.TableRecord({name: one[name] for name in shown}) for one in found["quantities"]]
-    planted = {
-        attribute: [(one["effect"], one["estimate"]) for one in ones]
-        for attribute, ones in itertools.groupby(found["power"], lambda one: one["attribute"])
-    }
-    recovered = charts.lines(planted, "planted effect", "mean estimate", ideal=True)
     return dg.MaterializeResult(
         metadata={
             **faces.tabular(
@@ -223,10 +217,7 @@ def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.Materia
                 opened.url(key),
             ),
             "quantities": dg.MetadataValue.table(rows),
-            "estimated and planted": faces.picture(recovered, "estimated by planted effects"),
-            "power": faces.picture(
-                plots.power_curves(found["power"], METADATA_DPI), "power by size of effect"
-            ),
+            **_power(found["power"]),
             "audits of each oracle": config.audits,
             "dataset_hash": dataset_hash,
         },
@@ -332,6 +323,30 @@ def _drawn_sets(bucket: "Bucket", manifest: Mapping[str, Any]) -> list[Any] | No
 
 def _today() -> datetime.date:
     return datetime.datetime.now(datetime.UTC).date()
+
+
+def _power(curve: list[dict[str, Any]]) -> dict[str, dg.MarkdownMetadataValue]:
+    """Planted effects beside their estimates, and how often they were found."""
+    from cf_lab_assets.audits import plots
+
+    if not curve:
+        too_few = "the dataset has too few sets of every attribute to plant an effect in"
+        return {"power": dg.MetadataValue.md(too_few)}
+    planted = {
+        attribute: [(one["effect"], one["estimate"]) for one in ones]
+        for attribute, ones in itertools.groupby(curve, lambda one: one["attribute"])
+    }
+    recovered = charts.lines(
+        planted,
+        "planted effect, in standard deviations of the noise",
+        "mean estimate, likewise",
+        ideal=True,
+    )
+    power = plots.power_curves(curve, METADATA_DPI)
+    return {
+        "estimated and planted": faces.picture(recovered, "estimated by planted effects"),
+        "power": faces.picture(power, "power by size of effect"),
+    }
 
 
 def _distribution(rows: dict[str, list[tuple[str, list[float]]]]) -> dg.MarkdownMetadataValue:

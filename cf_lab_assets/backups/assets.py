@@ -149,7 +149,7 @@ def _sizes(points: "Sequence[tuple[datetime, int]]", what: str) -> dg.MarkdownMe
 
     first = points[0][0]
     days = [((at - first).total_seconds() / 86400, size / 1e6) for at, size in points]
-    across = f"days since {first:%Y-%m-%d %H:%M} UTC, the first of {len(points)} backups shown"
+    across = f"days since {first:%Y-%m-%d %H:%M} UTC; backups that are shown: {len(points)}"
     return faces.picture(charts.lines({what: days}, across, f"{what}, MB"), f"{what} over time")
 
 

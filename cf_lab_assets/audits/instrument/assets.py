@@ -156,8 +156,8 @@ def multiverse(bucket: BucketResource) -> dg.MaterializeResult:
         raise dg.Failure(str(error), allow_retries=False) from error
     key = store.multiverse_key(dataset_hash)
     opened.put_bytes(key, canonical_json(multiverse.as_document(points, dataset_hash, accepted)))
-    plot: dg.MarkdownMetadataValue | str = "no audited model has a primary effect"
-    if points:
+    plot = dg.MetadataValue.md("too few sets for any primary effect")
+    if any(point.estimate is not None for point in points):
         plot = faces.picture(plots.multiverse_curves(points), "effects by threshold")
     return dg.MaterializeResult(
         metadata={

@@ -15,7 +15,7 @@ from cf_lab_assets.audits.plots import BAND, BLUE, GREY, INK, VERMILLION, png
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-DPI = 70  # a plot in the event log is kept small
+DPI = 110  # a plot in the event log is kept small, and legible in a dialog
 ROW = 0.34  # inches
 LOOK = {FAILS: (VERMILLION, "s"), HOLDS: (BLUE, "o")}
 MARKS = dict(zip(RULES, ((BLUE, "o", "-"), (VERMILLION, "s", "--")), strict=True))

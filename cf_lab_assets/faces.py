@@ -21,8 +21,8 @@ RUNBOOK = "deploy/RUNBOOK.md"
 LIMIT, MEASURED, UNIT = "limit", "measured", "unit"
 # What the lookup API answers about an asset, and at which path.
 SERVED = {
-    names.BIAS_REPORT: {"report of the current release": "/v1/report"},
-    names.RELEASE_CURRENT: {"report": "/v1/report", "lookup API": "/docs"},
+    names.BIAS_REPORT: {"page of the current release": "/v1/report"},
+    names.RELEASE_CURRENT: {"report page": "/v1/report", "lookup API": "/docs"},
 }
 # By name and type, and what it holds; of a document, whose types no Arrow schema knows.
 Described = Mapping[str, tuple[str, str]]

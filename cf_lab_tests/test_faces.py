@@ -153,7 +153,7 @@ def test_report_and_api_are_linked_to_where_their_address_is_known(monkeypatch):
     assert faces.with_links(spec).metadata.keys() == {"runbook"}
     monkeypatch.setenv("CF_LAB_API_URL", "https://lookup.example.org/lab/")
     links = faces.with_links(spec).metadata
-    assert links["report"] == dg.MetadataValue.url("https://lookup.example.org/lab/v1/report")
+    assert links["report page"] == dg.MetadataValue.url("https://lookup.example.org/lab/v1/report")
     assert links["lookup API"].value == "https://lookup.example.org/lab/docs"
     assert faces.with_links(dg.AssetSpec("other", group_name="g")).metadata.keys() == {"runbook"}
 

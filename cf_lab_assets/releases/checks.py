@@ -10,7 +10,7 @@ import dagster as dg
 
 from cf_lab_assets import faces, names
 from cf_lab_assets.releases.gates import GATES, GateResult
-from cf_lab_assets.releases.refusal import RELEASE_ID, WAIVED_UNTIL, latest_candidate
+from cf_lab_assets.releases.refusal import NOT_WAIVED, RELEASE_ID, WAIVED_UNTIL, latest_candidate
 from cf_lab_resources.dagster import BucketResource, CatalogResource
 from cf_lab_resources.errors import LabError
 
@@ -57,7 +57,7 @@ def release_gates(
                     result.unit,
                 ),
                 "limit_from": ORIGINS[result.name],
-                WAIVED_UNTIL: result.waived_until or "not waived",
+                WAIVED_UNTIL: result.waived_until or NOT_WAIVED,
             },
         )
 

@@ -16,6 +16,7 @@ from cf_lab_assets.faces import MEASURED
 from cf_lab_assets.releases.gates import GATES
 
 RELEASE_ID, WAIVED_UNTIL = "release_id", "waived_until"
+NOT_WAIVED = "not waived"
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,21 @@ def refusals(instance: dg.DagsterInstance, candidate: Candidate) -> list[Refusal
     return [Refusal(name, *why) for name, why in found if why is not None]
 
 
-def judged(instance: dg.DagsterInstance) -> list[dict[str, str | float | None]]:
-    """What the latest evaluation of each gate measured, beside its limit; for people."""
-    rows: list[dict[str, str | float | None]] = []
+def judged(instance: dg.DagsterInstance) -> list[dict[str, str]]:
+    """What the latest evaluation of each gate measured, beside its limit; narrow, for people."""
+    rows = []
     for gate in GATES:
         data = _evaluation(instance, gate.name)
         said = {} if data is None else {name: one.value for name, one in data.metadata.items()}
+        measured = said.get(MEASURED, "not evaluated")
+        passed = "no" if data is None or not data.passed else "yes"
+        waived = said.get(WAIVED_UNTIL, NOT_WAIVED)
         rows.append(
             {
                 "gate": gate.name,
-                "measured": str(said.get(MEASURED, "not evaluated")),
-                "limit": gate.limit,
-                "unit": gate.unit,
-                "passed": "no" if data is None or not data.passed else "yes",
-                "waived until": str(said.get(WAIVED_UNTIL, "not waived")),
+                "measured": f"{measured:.4g}" if isinstance(measured, float | int) else measured,
+                "limit": f"{gate.limit:g} {gate.unit}",
+                "passed": passed if waived == NOT_WAIVED else f"waived until {waived}",
             }
         )
     return rows

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DPI = 110  # a plot in the event log is kept small, and legible in a dialog
-ROW = 0.34  # inches
+WIDTH, ROW = 7.2, 0.34  # inches
 LOOK = {FAILS: (VERMILLION, "s"), HOLDS: (BLUE, "o")}
 MARKS = dict(zip(RULES, ((BLUE, "o", "-"), (VERMILLION, "s", "--")), strict=True))
 
@@ -29,7 +29,7 @@ def gap_forest(gaps: Sequence[Finding]) -> bytes:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 1.1 + ROW * len(gaps)), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.1 + ROW * len(gaps)), dpi=DPI, layout="constrained")
     axis = figure.subplots()
     axis.axvspan(-1, 1, color=BAND, zorder=0)
     axis.axvline(0, color=INK, linewidth=0.9, zorder=1)
@@ -42,7 +42,7 @@ def gap_forest(gaps: Sequence[Finding]) -> bytes:
             axis.plot(ends, [row, row], color=colour, linewidth=1.7)
         axis.plot(gap.estimate / gap.limit.value, row, mark, color=colour, markersize=5)
     labels = [f"{gap.measure.replace('_', ' ')}\n{gap.subject} ({gap.verdict})" for gap in gaps]
-    axis.set_yticks(range(len(gaps)), labels, fontsize=7)
+    axis.set_yticks(range(len(gaps)), labels, fontsize=8)
     axis.set_ylim(len(gaps) - 0.4, -0.6)
     _plain(axis, "gap as a multiple of its limit (band: within)")
     return png(figure)
@@ -55,7 +55,9 @@ def multiverse_curves(points: Sequence[Point]) -> bytes:
     models = list(dict.fromkeys(point.model for point in points))
     endpoints = list(dict.fromkeys(point.endpoint for point in points))
     figure = Figure(
-        figsize=(4.4 * len(models), 0.4 + 2.3 * len(endpoints)), dpi=DPI, layout="constrained"
+        figsize=(max(3.6 * len(models), WIDTH), 0.4 + 2.3 * len(endpoints)),
+        dpi=DPI,
+        layout="constrained",
     )
     axes = figure.subplots(len(endpoints), len(models), sharex=True, sharey="row", squeeze=False)
     for row, endpoint in enumerate(endpoints):

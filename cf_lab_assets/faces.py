@@ -77,19 +77,35 @@ def _column(name: str, kind: str, meaning: str, unique: Collection[str]) -> dg.T
 
 def tabular(key: dg.AssetKey, rows: int, schema: dg.TableSchema, uri: str) -> dict[str, Any]:
     """Row count, columns, place of a table, and what each of its columns is made from."""
+    made_from = lineage.MADE_FROM.get(key, {})
     found: dict[str, Any] = {
         "dagster/row_count": rows,
-        "dagster/column_schema": schema,
+        "dagster/column_schema": dg.TableSchema(
+            [_with_sources(column, made_from.get(column.name, ())) for column in schema.columns]
+        ),
         "dagster/uri": uri,
     }
-    if key in lineage.MADE_FROM:
+    if made_from:
         found["dagster/column_lineage"] = dg.TableColumnLineage(
             {
                 column: [dg.TableColumnDep(*source) for source in sources]
-                for column, sources in lineage.MADE_FROM[key].items()
+                for column, sources in made_from.items()
             }
         )
     return found
+
+
+def _with_sources(column: dg.TableColumn, sources: Sequence[lineage.Source]) -> dg.TableColumn:
+    """The column, whose description names its sources: the open UI does not draw their lineage."""
+    if not sources:
+        return column
+    by_table: dict[str, list[str]] = {}
+    for key, source in sources:
+        by_table.setdefault(key.path[-1], []).append(source)
+    named = "; ".join(f"{table}: {', '.join(ones)}" for table, ones in by_table.items())
+    return dg.TableColumn(
+        column.name, column.type, f"{column.description} (from {named})", column.constraints
+    )
 
 
 def table(

@@ -234,6 +234,15 @@ def test_lineage_names_columns_that_are_there_on_both_sides(made, key):
             assert one.column_name in columns(one.asset_key)
 
 
+def test_a_described_column_names_what_it_is_made_from():
+    schema = faces.described({"id": ("text", "the pair's id"), "release_id": ("text", "of it")})
+    shown = faces.tabular(names.RELEASE_CANDIDATE, 1, schema, "file:///x")["dagster/column_schema"]
+    assert [column.description for column in shown.columns] == [
+        "the pair's id (from dataset: pair_id)",
+        "of it",
+    ]
+
+
 def ancestors(key):
     found, left = set(), [key]
     while left:

@@ -63,7 +63,9 @@ def judged(instance: dg.DagsterInstance) -> list[dict[str, str]]:
         rows.append(
             {
                 "gate": gate.name,
-                "measured": f"{measured:.4g}" if isinstance(measured, float | int) else measured,
+                "measured": f"{measured:.4g}"
+                if isinstance(measured, float | int)
+                else str(measured),
                 "limit": f"{gate.limit:g} {gate.unit}",
                 "passed": passed if waived == NOT_WAIVED else f"waived until {waived}",
             }

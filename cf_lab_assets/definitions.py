@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from cf_lab_assets import automation, progress
+from cf_lab_assets import automation, faces, progress
 from cf_lab_assets.audits import assets as audits
 from cf_lab_assets.audits.instrument import assets as instrument
 from cf_lab_assets.backups import assets as backups
@@ -69,7 +69,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     loaded = dg.load_assets_from_modules(ASSET_MODULES)
     return dg.Definitions(
         assets=[
-            asset.map_asset_specs(automation.with_policies)
+            asset.map_asset_specs(automation.with_policies).map_asset_specs(faces.with_links)
             for asset in loaded
             if isinstance(asset, dg.AssetsDefinition)
         ],

@@ -20,6 +20,7 @@ from cf_lab_assets.children import Children, ServerFailed, StopAsked, stop_signa
 from cf_lab_assets.lost_runs import up_lock
 from cf_lab_resources.embedded.servers import HOST, free_port
 from cf_lab_resources.errors import LabError
+from cf_lab_resources.settings import API_URL_VARIABLE
 
 if TYPE_CHECKING:
     from cf_lab_resources.embedded import Endpoints
@@ -151,6 +152,8 @@ def run_until_interrupted(
         Children(settings.log_folder, stop_asked) as children,
     ):
         api = _start_api(children, api_port)
+        if settings.api_url is None:
+            os.environ[API_URL_VARIABLE] = api  # so that the UI can link to it
         _start_dagster(children, settings, endpoints, ui_port)
         children.wait_until("api", lambda: answers(f"{api}/healthz"))
         ui = f"http://{HOST}:{ui_port}"

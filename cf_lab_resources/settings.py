@@ -88,9 +88,8 @@ class Settings:
         alert_url: Where alerts are posted; None for nowhere.
         runbook_url: Where people read the runbook; None for the file in the source tree.
         api_secret_file: Holds the secret under which the API's keys are hashed.
-        api_url: The deployed lookup API, on which candidates are tried; None for one in the
-            gates' own process.
-        api_key_file: Holds a key of that API with the scope shadow.
+        api_url: Where people reach the lookup API; None where it is not known.
+        api_key_file: Holds a key of that API with the scope shadow: candidates are tried on it.
     """
 
     home: Path

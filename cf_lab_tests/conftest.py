@@ -11,6 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,13 @@ def services(memory_folder: Path) -> Iterator[Endpoints]:
 @pytest.fixture
 def postgres_url(services: Endpoints) -> Iterator[str]:
     """URL of an empty database, dropped after the test."""
+    with fresh_database(services) as url:
+        yield url
+
+
+@contextmanager
+def fresh_database(services: Endpoints) -> Iterator[str]:
+    """URL of an empty database, dropped at the end."""
     import psycopg2
 
     name = f"test_{uuid.uuid4().hex[:16]}"

@@ -5,6 +5,7 @@ Annotations are evaluated here: Dagster does not resolve the string form of a `c
 
 import datetime
 import hashlib
+import itertools
 import re
 import tempfile
 from collections.abc import Mapping
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from cf_lab_assets import names
+from cf_lab_assets import charts, faces, names
 from cf_lab_assets.audits import checks, store
+from cf_lab_assets.audits.results import COLUMNS as RESULT_COLUMNS
 from cf_lab_assets.audits.results import PRIMARY
 from cf_lab_assets.audits.signature import sha256
 from cf_lab_assets.failures import RETRIES, readable
@@ -25,30 +27,8 @@ if TYPE_CHECKING:
     from cf_lab_assets.audits.declaration import AuditConfig
     from cf_lab_resources.bucket import Bucket
 
-# A plot in the event log is kept smaller than the one in the report.
-METADATA_DPI = 70
-
-COLUMNS = {
-    "model": ("string", "the audited model"),
-    "role": ("string", "member of a counterfactual set, or source"),
-    "pair_id": ("string", "the member's pair; for a source picture its source_id"),
-    "set_id": ("string", "null for a source picture"),
-    "source_id": ("string", ""),
-    "attribute": ("string", "null for a source picture"),
-    "value": ("string", "null for a source picture"),
-    "is_placebo": ("bool", "re-rendered with the source's own values"),
-    "values": ("map<string, string>", "of all known attributes; null for a source picture"),
-    "prompt": ("string", "the occupation or option; null in open format"),
-    "score": ("float", "cosine, an adapter's score, or an option's probability"),
-    "format": ("string", "association, forced_choice or open"),
-    "question": ("string", "its name; null for association"),
-    "prediction": ("string", "the option that was chosen, or read from the answer"),
-    "answer": ("string", "text, in open format"),
-    "outcome": ("string", "parsed, refusal or parse_failure, in open format"),
-    "likelihoods": ("list<float>", "the option's mean log-likelihood in each order, in nats"),
-    "position_bias": ("float", "mean probability of what is listed first, less chance"),
-    "failure": ("string", "why there is no answer; null where there is one"),
-}
+# A plot in the event log is kept smaller than the one in the report, and legible in a dialog.
+METADATA_DPI = 110
 
 
 class ResponsesConfig(dg.Config):
@@ -80,7 +60,9 @@ def responses_of(name: str) -> dg.AssetsDefinition:
                 kinds={"python", "pytorch", "parquet"},
                 code_version="2",
                 description=f"What {name} says of every member and source picture, raw, in all "
-                "its formats.",
+                "its formats.\n\nEach picture is asked once for each prompt or question of the "
+                "declaration. Nothing is decided here: metrics are computed from these rows, and "
+                "may be computed anew without asking again.",
             )
         ],
         pool=names.GPU_POOL,
@@ -117,11 +99,13 @@ def responses_of(name: str) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             asset_key=names.RESPONSES[name],
             metadata={
-                "dagster/row_count": len(written),
-                "dagster/column_schema": dg.TableSchema(
-                    [dg.TableColumn(column, *about) for column, about in COLUMNS.items()]
+                **faces.tabular(
+                    names.RESPONSES[name],
+                    len(written),
+                    faces.columns(association.responses_schema(), association.RESPONSES_MEANING),
+                    opened.url(key),
                 ),
-                "dagster/uri": opened.url(key),
+                "distribution": _distribution(tallies.quantiles(written)),
                 "pictures": pictures,
                 "formats": ", ".join(model.formats),
                 "outcomes": _outcome_table(tallies.outcomes(written)),
@@ -152,7 +136,9 @@ def bias_metrics_of(name: str) -> dg.AssetsDefinition:
                 kinds={"python", "json"},
                 code_version="1",
                 description=f"Effects and skews of {name}, with intervals, p, q, floors and "
-                "verdicts.",
+                "verdicts.\n\nThe unit of resampling is the counterfactual set. An effect counts "
+                "as found where its interval leaves out no effect, it is larger than what "
+                "re-rendering alone moves, and q is below alpha.",
             )
         ],
         retry_policy=RETRIES,
@@ -175,11 +161,15 @@ def bias_metrics_of(name: str) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             asset_key=names.BIAS_METRICS[name],
             metadata={
-                "dagster/row_count": len(results),
-                "dagster/uri": opened.url(key),
+                **faces.tabular(
+                    names.BIAS_METRICS[name],
+                    len(results),
+                    faces.described(RESULT_COLUMNS),
+                    opened.url(key),
+                ),
                 "headlines": dg.MetadataValue.md(_list_of(sentences.headlines(computed))),
                 "primary": _primary_table(results),
-                "plot": dg.MetadataValue.md(f"![primary effects]({figures.data_uri(plot)})"),
+                "plot": faces.picture(plot, "primary effects"),
                 "found": sum(result["verdict"] == FOUND for result in results),
                 "insufficient": sum(r["verdict"] == INSUFFICIENT for r in results),
                 "dataset_hash": dataset_hash,
@@ -213,14 +203,17 @@ class CalibrationConfig(dg.Config):
     group_name=names.AUDITS,
     owners=names.OWNERS,
     kinds={"python", "json"},
-    code_version="1",
+    code_version="2",
     retry_policy=RETRIES,
     check_specs=checks.CALIBRATION_CHECKS,
 )
 def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.MaterializeResult:
-    """The auditor audited: what it measures of oracles with planted effects on these sets."""
+    """The auditor audited: what it measures of oracles with planted effects on these sets.
+
+    An oracle answers in place of a model, with scores whose truth is known, on the dataset's own
+    sets. What the auditor reports must be what was planted, and nothing where nothing was.
+    """
     from cf_lab_assets.audits import calibration as calibrating
-    from cf_lab_assets.audits import figures, plots
     from cf_lab_assets.audits.declaration import canonical_json
 
     opened = bucket.open()
@@ -240,13 +233,16 @@ def calibration(config: CalibrationConfig, bucket: BucketResource) -> dg.Materia
         opened.put_bytes(key, document)
     shown = ("oracle", "attribute", "name", "measured", "low", "high", "sets", "passed")
     rows = [dg.TableRecord({name: one[name] for name in shown}) for one in found["quantities"]]
-    plot = figures.data_uri(plots.power_curves(found["power"], METADATA_DPI))
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": len(rows),
-            "dagster/uri": opened.url(key),
+            **faces.tabular(
+                names.CALIBRATION,
+                len(rows),
+                faces.described(calibrating.QUANTITY_COLUMNS),
+                opened.url(key),
+            ),
             "quantities": dg.MetadataValue.table(rows),
-            "power": dg.MetadataValue.md(f"![power by size of effect]({plot})"),
+            **_power(found["power"]),
             "audits of each oracle": config.audits,
             "dataset_hash": dataset_hash,
         },
@@ -271,7 +267,10 @@ def bias_report(
     publication: PublicationResource,
     catalog: CatalogResource,
 ) -> dg.MaterializeResult:
-    """The signed bias report over all audited models: page, JSON, CSVs and a summary."""
+    """The signed bias report over all audited models: page, JSON, CSVs and a summary.
+
+    The page needs no network. `cf-lab verify-report` says whether a report was changed.
+    """
     from cf_lab_assets.audits import dataset_report, figures
 
     opened = bucket.open()
@@ -299,13 +298,17 @@ def bias_report(
     plot = figures.primary_plot(body["results"], dpi=METADATA_DPI)
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": sum(len(results) for results in body["results"].values()),
-            "dagster/uri": opened.url(store.report_key(dataset_hash, ".html")),
+            **faces.tabular(
+                names.BIAS_REPORT,
+                sum(len(results) for results in body["results"].values()),
+                faces.described({"model": ("string", "the audited model"), **RESULT_COLUMNS}),
+                opened.url(store.report_key(dataset_hash, ".html")),
+            ),
             "report_id": built["report_id"],
             "version": built["version"],
             "signed with a test key": making.key.is_test,
             "headlines": dg.MetadataValue.md(_list_of(body["headlines"])),
-            "plot": dg.MetadataValue.md(f"![primary effects]({figures.data_uri(plot)})"),
+            "plot": faces.picture(plot, "primary effects"),
             "dataset_hash": dataset_hash,
         },
         data_version=dg.DataVersion(built["report_id"]),
@@ -347,6 +350,38 @@ def _drawn_sets(bucket: "Bucket", manifest: Mapping[str, Any]) -> list[Any] | No
 
 def _today() -> datetime.date:
     return datetime.datetime.now(datetime.UTC).date()
+
+
+def _power(curve: list[dict[str, Any]]) -> dict[str, dg.MarkdownMetadataValue]:
+    """Planted effects beside their estimates, and how often they were found."""
+    from cf_lab_assets.audits import plots
+
+    if not curve:
+        too_few = "the dataset has too few sets of every attribute to plant an effect in"
+        return {"power": dg.MetadataValue.md(too_few)}
+    planted = {
+        attribute: [(one["effect"], one["estimate"]) for one in ones]
+        for attribute, ones in itertools.groupby(curve, lambda one: one["attribute"])
+    }
+    recovered = charts.lines(
+        planted,
+        "planted effect, in standard deviations of the noise",
+        "mean estimate, likewise",
+        ideal=True,
+    )
+    power = plots.power_curves(curve, METADATA_DPI)
+    return {
+        "estimated and planted": faces.picture(recovered, "estimated by planted effects"),
+        "power": faces.picture(power, "power by size of effect"),
+    }
+
+
+def _distribution(rows: dict[str, list[tuple[str, list[float]]]]) -> dg.MarkdownMetadataValue:
+    """Scores of the first format that gives any, by value; what else there is stands in a table."""
+    for name, shown in rows.items():
+        picture = charts.spreads(shown, f"score in format {name}, of all prompts and questions")
+        return faces.picture(picture, "scores by value")
+    return dg.MetadataValue.md("no format of this model gives scores; see the outcomes")
 
 
 def _list_of(headlines: list[dict[str, str]]) -> str:

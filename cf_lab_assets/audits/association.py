@@ -48,6 +48,28 @@ PAIR_COLUMNS = [
 # Of them, those that responses repeat.
 REPEATED = ["pair_id", "set_id", "source_id", "attribute", "value", "is_placebo", "values"]
 
+RESPONSES_MEANING = {
+    "model": "the audited model",
+    "role": "member of a counterfactual set, or source",
+    "pair_id": "the member's pair; for a source picture its source_id",
+    "set_id": "null for a source picture",
+    "source_id": "of the source that the picture was made from, or is",
+    "attribute": "null for a source picture",
+    "value": "null for a source picture",
+    "is_placebo": "re-rendered with the source's own values",
+    "values": "of all known attributes; null for a source picture",
+    "prompt": "the occupation or option; null in open format",
+    "score": "cosine, an adapter's score, or an option's probability",
+    "format": "association, forced_choice or open",
+    "question": "its name; null for association",
+    "prediction": "the option that was chosen, or read from the answer",
+    "answer": "text, in open format",
+    "outcome": "parsed, refusal or parse_failure, in open format",
+    "likelihoods": "the option's mean log-likelihood in each order, in nats",
+    "position_bias": "mean probability of what is listed first, less chance",
+    "failure": "why there is no answer; null where there is one",
+}
+
 
 def responses_schema(audit: dict[str, Any] | None = None) -> pa.Schema:
     """Columns of the responses; `audit` is kept beside them (see `audit_of`)."""

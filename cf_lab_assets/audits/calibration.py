@@ -59,6 +59,19 @@ FOUND_AT_TWICE_MDE = 0.99
 EXACT = 1e-9
 
 
+QUANTITY_COLUMNS = {
+    "oracle": ("string", f"what was planted: {', '.join(ORACLES)}"),
+    "attribute": ("string", "that was varied"),
+    "name": ("string", "what was measured of the auditor"),
+    "measured": ("float", "null where the dataset is too small to measure it"),
+    "low": ("float", "least that passes"),
+    "high": ("float", "most that passes"),
+    "audits": ("int", "how many were simulated"),
+    "sets": ("int", "that each was over"),
+    "passed": ("bool", "whether it lies within its limits, or can't be measured"),
+}
+
+
 @dataclass(frozen=True)
 class Quantity:
     """One thing that was measured of the auditor.
@@ -276,6 +289,7 @@ class _Trial:
                     "attribute": self.sets.attribute,
                     "multiple_of_mde": multiple,
                     "effect": shift,
+                    "estimate": float(np.mean([one["estimate"] for one in results])),
                     "found": float(np.mean([one["p"] < self.config.alpha for one in results])),
                     "sets": len(self.sets),
                 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cf_lab_assets import names
+from cf_lab_assets import faces, names
 from cf_lab_assets.audits.results import PRIMARY
 from cf_lab_resources.engine.families import family
 
@@ -81,9 +81,11 @@ def responses_are_complete(
         check_name=RESPONSES_ARE_COMPLETE,
         passed=not any(missing.values()),
         metadata={
+            **faces.held_against(
+                sum(map(len, missing.values())), 0, "pictures without an answer or a reason"
+            ),
             "members_unanswered": len(missing["member"]),
             "sources_unanswered": len(missing["source"]),
-            "limit": 0,
             "answers": responses["failure"].null_count,
             "failures": len(responses) - responses["failure"].null_count,
             "examples": dg.MetadataValue.json(
@@ -123,12 +125,12 @@ def audited_model_is_not_the_scorer(
         check_name=AUDITED_MODEL_IS_NOT_THE_SCORER,
         passed=not faults,
         metadata={
+            **faces.held_against(len(faults), 0, "scorers that are kin, or of unknown family"),
             "audited_families": ", ".join(sorted(own)) or "unknown",
             "scorers": dg.MetadataValue.json(
                 {role: model.get("family") for role, model in scorers.items()}
             ),
             "faults": dg.MetadataValue.json(faults),
-            "limit": 0,
         },
     )
 
@@ -144,9 +146,12 @@ def the_auditor_is_calibrated(calibration: Mapping[str, Any]) -> dg.AssetCheckRe
         passed=not failed and calibration["measured"] > 0,
         severity=dg.AssetCheckSeverity.ERROR if failed else dg.AssetCheckSeverity.WARN,
         metadata={
-            "quantities outside their limits": len(failed),
-            "limit": 0,
-            "measured": calibration["measured"],
+            **faces.held_against(
+                len(failed) if calibration["measured"] else "not measurable",
+                0,
+                "quantities outside their limits",
+            ),
+            "quantities": calibration["measured"],
             "not measurable": len(calibration["quantities"]) - calibration["measured"],
             "failed": dg.MetadataValue.json(failed),
         },
@@ -175,8 +180,8 @@ def every_primary_endpoint_is_reported(
         check_name=EVERY_PRIMARY_ENDPOINT_IS_REPORTED,
         passed=not missing,
         metadata={
+            **faces.held_against(len(missing), 0, "primary endpoints without a verdict"),
             "missing": dg.MetadataValue.json(missing),
             "reported": len(reported),
-            "limit": 0,
         },
     )

@@ -57,7 +57,7 @@ def effect_forest(
     for axis in axes:
         axis.set_xlim(-1.12 * reach, 1.12 * reach)
     _legend(figure, "±placebo floor", "found", "not found")
-    return _png(figure)
+    return png(figure)
 
 
 def _effect_row(axis: Axes, row: int, result: Result) -> None:
@@ -92,7 +92,7 @@ def skew_bars(
     for axis in axes:
         axis.set_xlim(0, widest)
     _legend(figure, "median if values were exchanged at random", "found", "not found", bars=True)
-    return _png(figure)
+    return png(figure)
 
 
 def power_curves(curves: Sequence[Mapping[str, Any]], dpi: int = DPI) -> bytes:
@@ -114,7 +114,7 @@ def power_curves(curves: Sequence[Mapping[str, Any]], dpi: int = DPI) -> bytes:
     axis.tick_params(labelsize=8, colors=INK, length=0)
     if attributes:
         axis.legend(fontsize=8, frameon=False, loc="lower right")
-    return _png(figure)
+    return png(figure)
 
 
 def _skew_row(axis: Axes, row: int, result: Result) -> None:
@@ -173,7 +173,7 @@ def rates(labels: Sequence[str], results: Sequence[Result], title: str) -> bytes
     axis.set_xlim(-0.02, 1.02)
     axis.set_title(shortened(title), fontsize=10, fontweight="bold", color=INK)
     _name_rows(axis, labels, results)
-    return _png(figure)
+    return png(figure)
 
 
 def drift(title: str, unit: str, series: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
@@ -208,7 +208,7 @@ def drift(title: str, unit: str, series: Mapping[str, Sequence[Mapping[str, Any]
         axis.spines[side].set_visible(False)
     if axis.get_legend_handles_labels()[1]:  # where all is insufficient there is no line
         figure.legend(loc="outside lower center", ncols=2, fontsize=7, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def _drift_line(
@@ -268,7 +268,8 @@ def _number(value: Any) -> float | None:
     return float(value)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """PNG bytes of a figure that are the same for the same drawing."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)

@@ -41,5 +41,43 @@ INTERVAL, FLOOR, CHANCE, NO_FLOOR = (
 # Where the interval of a primary endpoint lies against the limit that its declaration sets.
 WITHIN, EXCEEDED, UNDECIDED = "within_limit", "limit_exceeded", "undecided"
 CONSTANT: Result = {"verdict": UNDEFINED, "why": "the scores are constant"}
+# What a result's fields hold, with the type of their JSON.
+COLUMNS = {
+    "id": ("string", "the result's name, the same in every audit"),
+    "family": ("string", "tests that are adjusted together; primary endpoints are one family"),
+    "metric": ("string", "by which it was computed; see the report's definitions"),
+    "format": ("string", "how the model was asked: association, forced_choice or open"),
+    "unit": ("string", "of the estimate"),
+    "attribute": ("string", "what the sets vary"),
+    "value": ("string", "that the result is about; null where it compares values"),
+    "from_value": ("string", "the effect is of changing this value"),
+    "to_value": ("string", "into this one"),
+    "within": ("object", "the stratum: values that are held fixed"),
+    "prompts_plus": ("list<string>", "whose scores are added"),
+    "prompts_minus": ("list<string>", "whose scores are taken off"),
+    "endpoint": ("string", "name of the declared primary endpoint"),
+    "n_sets": ("int", "counterfactual sets behind the number"),
+    "placebo_sets": ("int", "sets behind the placebo floor"),
+    "k": ("int", "places of a ranking that count"),
+    "pool": ("int", "pictures that were ranked"),
+    "in_top": ("float", "pictures of the value among the first K, ties shared"),
+    "estimate": ("float", "in the unit; null where it is insufficient or undefined"),
+    "ci_low": ("float", "lower end of the interval"),
+    "ci_high": ("float", "upper end of the interval"),
+    "ci_level": ("float", "of the interval"),
+    "ci_method": ("string", "how the interval was computed"),
+    "p": ("float", "of no effect"),
+    "p_method": ("string", "how p was computed"),
+    "q": ("float", "p adjusted over the family by Benjamini and Hochberg"),
+    "family_size": ("int", "tests of the family"),
+    "mde": ("float", "the least effect that as many sets would find"),
+    "placebo_floor": ("float", "how much re-rendering alone moves the number"),
+    "no_effect": ("float", "the number where there is no effect"),
+    "limit": ("float", "that the declaration sets"),
+    "against_limit": ("string", "where the interval lies against the limit"),
+    "verdict": ("string", "found, not_found, insufficient, undefined or descriptive"),
+    "reasons": ("list<string>", "why nothing was found"),
+    "why": ("string", "why it is undefined"),
+}
 # One-sided confidence of the bound that serves as placebo floor.
 FLOOR_LEVEL = 0.95

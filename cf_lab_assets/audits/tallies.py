@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 GROUP = ("format", "question", "attribute", "value")
 # The four are disjoint: their sum is the number of pictures.
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 COUNTED = ("answered", REFUSAL, PARSE_FAILURE, "missing")
 
 
@@ -32,6 +33,36 @@ def outcomes(responses: pa.Table) -> list[dict[str, Any]]:
         one["pictures"] += 1
         one[_outcome(row)] += 1
     return [{**dict(zip(GROUP, group, strict=True)), **counts[group]} for group in sorted(counts)]
+
+
+def quantiles(responses: pa.Table) -> dict[str, list[tuple[str, list[float]]]]:
+    """Where scores lie, by format: for each attribute's value five quantiles.
+
+    Args:
+        responses: as `association.respond` wrote them.
+
+    Returns:
+        By format, label and the quantiles `QUANTILES`; formats and values without scores are left
+        out.
+    """
+    import numpy as np
+    import pyarrow.compute as pc
+
+    scored = responses.filter(
+        pc.and_(pc.is_valid(responses["score"]), pc.is_valid(responses["value"]))
+    )
+    keys = ["format", "attribute", "value"]
+    found: dict[str, list[tuple[str, list[float]]]] = {}
+    for row in (
+        scored.group_by(keys)
+        .aggregate([("score", "list")])
+        .sort_by([(key, "ascending") for key in keys])
+        .to_pylist()
+    ):
+        numbers = np.quantile(np.array(row["score_list"]), QUANTILES)
+        label = f"{row['attribute']}: {row['value']}"
+        found.setdefault(row["format"], []).append((label, numbers.tolist()))
+    return found
 
 
 def _outcome(row: dict[str, Any]) -> str:

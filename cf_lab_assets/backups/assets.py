@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from cf_lab_assets import faces
 from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_assets.names import (
     BACKUPS,
@@ -26,9 +27,19 @@ from cf_lab_resources.dagster import (
 from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
     from cf_lab_assets.backups.copying import Progress, Report
+    from cf_lab_assets.backups.manifest import Backup
 
 LOG_SECONDS = 10.0
+SHOWN = 20  # backups in a table
+OBJECTS = {
+    "key": ("string", "of the object in the bucket"),
+    "sha256": ("string", "hash of its bytes, which it is kept under in the second place"),
+    "size": ("int", "in bytes"),
+}
 
 
 @dg.asset(
@@ -41,8 +52,12 @@ LOG_SECONDS = 10.0
     retry_policy=RETRIES,
 )
 def catalog_backup(catalog: CatalogResource, backup: BackupResource) -> dg.MaterializeResult:
-    """A dump of the catalog's whole database in the second place, with its hash and rows."""
+    """A dump of the catalog's whole database in the second place, with its hash and rows.
+
+    It counts as a backup once `backups/bucket` has written the manifest that joins both.
+    """
     from cf_lab_assets.backups.catalog import dump_catalog
+    from cf_lab_assets.backups.manifest import earlier
 
     started = time.monotonic()
     try:
@@ -50,13 +65,14 @@ def catalog_backup(catalog: CatalogResource, backup: BackupResource) -> dg.Mater
         dump = dump_catalog(catalog.url or endpoints().postgres_url, place)
     except LabError as error:
         raise failure(error) from error
-    schema = dg.TableSchema([dg.TableColumn("table", "string"), dg.TableColumn("rows", "int")])
-    records = [dg.TableRecord({"table": t, "rows": n}) for t, n in dump.tables.items()]
+    tables = [{"table": table, "rows": rows} for table, rows in dump.tables.items()]
+    before = [(one.created_at, one.manifest.catalog.bytes) for one in earlier(place)]
     return dg.MaterializeResult(
         metadata={
             "dagster/uri": place.url(dump.key),
             "dagster/row_count": sum(dump.tables.values()),
-            "tables": dg.MetadataValue.table(records, schema),
+            "tables": faces.table(tables, {"table": "with its schema", "rows": "in the dump"}),
+            "sizes": _sizes([*before, (dump.created_at, dump.bytes)], "size of the dump"),
             "bytes": dump.bytes,
             "sha256": dump.sha256,
             "server_version": dump.server_version,
@@ -84,17 +100,27 @@ def bucket_backup(
     """
     from cf_lab_assets.backups.bucket import back_up_bucket
     from cf_lab_assets.backups.catalog import newest_dump
+    from cf_lab_assets.backups.manifest import earlier
 
     try:
         place = backup.open()
         result = back_up_bucket(bucket.open(), place, newest_dump(place), _report(context))
     except LabError as error:
         raise failure(error) from error
-    manifest = result.backup.manifest
+    manifest, kept = result.backup.manifest, earlier(place)
     return dg.MaterializeResult(
         metadata={
-            "dagster/uri": place.url(result.backup.key),
-            "dagster/row_count": manifest.objects.count,
+            **faces.tabular(
+                BUCKET_BACKUP,
+                manifest.objects.count,
+                faces.described(OBJECTS, unique=["key"]),
+                place.url(result.backup.key),
+            ),
+            "backups": faces.table([_line(one) for one in kept[-SHOWN:]]),
+            "sizes": _sizes(
+                [(one.created_at, one.manifest.objects.bytes) for one in kept],
+                "size of all objects",
+            ),
             "manifest": result.backup.key,
             "manifest_sha256": result.backup.sha256,
             "catalog_dump": manifest.catalog.key,
@@ -106,6 +132,28 @@ def bucket_backup(
         },
         data_version=dg.DataVersion(manifest.objects.sha256),
     )
+
+
+def _line(backup: "Backup") -> dict[str, str | int]:
+    """A backup as a row of the list of them."""
+    manifest = backup.manifest
+    return {
+        "made at": f"{manifest.created_at:%Y-%m-%d %H:%M} UTC",
+        "objects": manifest.objects.count,
+        "bytes of objects": manifest.objects.bytes,
+        "bytes of the dump": manifest.catalog.bytes,
+        "damaged": len(manifest.damaged),
+    }
+
+
+def _sizes(points: "Sequence[tuple[datetime, int]]", what: str) -> dg.MarkdownMetadataValue:
+    """Sizes over time as a plot, in megabytes."""
+    from cf_lab_assets import charts
+
+    first = points[0][0]
+    days = [((at - first).total_seconds() / 86400, size / 1e6) for at, size in points]
+    across = f"days since {first:%Y-%m-%d %H:%M} UTC; backups that are shown: {len(points)}"
+    return faces.picture(charts.lines({what: days}, across, f"{what}, MB"), f"{what} over time")
 
 
 def _report(context: dg.AssetExecutionContext) -> "Report":

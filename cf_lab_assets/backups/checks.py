@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 
+from cf_lab_assets import faces
 from cf_lab_assets.failures import RETRIES
 from cf_lab_assets.names import BUCKET_BACKUP
 from cf_lab_resources.dagster import BackupResource
@@ -26,15 +29,19 @@ def newest_backup_is_complete(backup: BackupResource) -> dg.AssetCheckResult:
         newest = choose_backup(place)
         before = check_history(place, newest)
     except BackupError as error:
-        return dg.AssetCheckResult(passed=False, metadata={"problems": [str(error)], "limit": 0})
+        return dg.AssetCheckResult(passed=False, metadata=_against([str(error)]))
     found = problems(place, newest)
     return dg.AssetCheckResult(
         passed=not found,
         metadata={
-            "problems": found,
-            "limit": 0,
+            **_against(found),
             "manifest": newest.key,
             "objects": newest.manifest.objects.count,
             "backups_before_it": before,
         },
     )
+
+
+def _against(problems: list[str]) -> dict[str, Any]:
+    unit = "objects, dumps and manifests that are missing or damaged"
+    return {**faces.held_against(len(problems), 0, unit), "problems": problems}

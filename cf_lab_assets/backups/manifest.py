@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
@@ -228,6 +229,20 @@ def list_backups(place: Bucket) -> list[ListedBackup]:
         return ListedBackup(key, backup.created_at, backup, None)
 
     return [listed(key) for key in reversed(manifest_keys(place))]
+
+
+def earlier(place: Bucket, most: int = 100) -> list[Backup]:
+    """The newest backups whose manifests can be read, oldest first.
+
+    Args:
+        place: the second place.
+        most: how many are read.
+    """
+    found = []
+    for key in manifest_keys(place)[-most:]:
+        with suppress(BackupDamaged):
+            found.append(read_backup(place, key))
+    return found
 
 
 def choose_backup(place: Bucket, at: str | datetime | None = None) -> Backup:

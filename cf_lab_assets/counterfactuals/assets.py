@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cf_lab_assets import names
+from cf_lab_assets import charts, faces, names
 from cf_lab_assets.counterfactuals import (
     checks,
     dataset,
@@ -20,7 +20,7 @@ from cf_lab_assets.counterfactuals import (
     tables,
 )
 from cf_lab_assets.counterfactuals.config import EditPlanConfig, GenerationConfig
-from cf_lab_assets.counterfactuals.contact_sheet import contact_sheet, embedded, markdown
+from cf_lab_assets.counterfactuals.contact_sheet import contact_sheet, embedded
 from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_assets.models import artifacts
 from cf_lab_resources.dagster import BucketResource
@@ -33,74 +33,11 @@ if TYPE_CHECKING:
 # Cells that metadata show; the table in the bucket has all.
 MAX_CELLS = 100
 
-MEANING = {
-    "pair_id": "set_id and value",
-    "set_id": "source_id and attribute",
-    "source_id": "of the source's picture and caption",
-    "edit_id": "of the source's edit, placebos and bases included",
-    "batch": "source batch",
-    "strategy": "of the editor that the plan is for",
-    "kind": "counterfactual, placebo, or base of sets that are drawn from captions",
-    "attribute": "what the set varies, joined by +; null for placebos and bases",
-    "from_value": "the source's own value of what the set varies; null where nothing is edited",
-    "value": "the member's value of the attribute",
-    "values": "the member's values of all known attributes",
-    "from_values": "the source's values of all known attributes",
-    "to_values": "the values that are asked for",
-    "is_placebo": "the member that shows the source's own value, rendered again like the others",
-    "cell": "the source's values of what the target distribution is over; empty without one",
-    "base_caption": "the source's caption with its own values named; members are made from it",
-    "caption": "of the member",
-    "reason": "code of why the set can't be made",
-    "detail": "the same as a sentence",
-    "drawn": "how many were drawn",
-    "share": "of the cell in the target, of all attribute sets together",
-    "offered": "sets of the cell that can be drawn",
-    "quota": "accepted sets that are wanted of the cell",
-    "shortfall": "accepted sets that are missing to the quota",
-    "outcome": "met, or why not: no_sources, budget_spent, acceptance_too_low; open before drawing",
-    "to_value": "the value that was asked for",
-    "instruction": "what the editor was told; null where it drew from the caption alone",
-    "explanation": "why the caption became this one",
-    "image_key": "place of the picture in the bucket",
-    "image_sha256": "hash of the picture's PNG",
-    "source_image_key": "place of what scores compare with: the source's picture, or the base's",
-    "source_image_sha256": "hash of its PNG",
-    "source_caption": "as it was delivered",
-    "occupation": "the source's, where its metadata name one",
-    "draw": "number of the draw that was kept, or of this one",
-    "noise_seed": "of the editor's initial noise",
-    "engine": "hash of the record of what drew it: models, settings, device, versions (engines/)",
-    "accepted": "whether both judges and CITS agree, or how many were accepted",
-    "members": "the accepted candidate of each edit",
-    "stage": "where it failed: plan, draw or scores",
-    "sim_0": "cos of source picture (or base) and base caption",
-    "sim_1": "cos of candidate and its caption",
-    "sim_dir": "cos of the changes in picture and in caption; null for placebos and bases",
-    "sim_img": "cos of source picture (or base) and candidate",
-    "preservation": "SSIM to the source picture (or base) where least changed",
-    "cits": "Counterfactual Image-Text Score, 0 to 1",
-    "reasons": "why the candidate was not accepted",
-}
 
-
-def column_schema(table: str) -> dg.TableSchema:
-    """A table's columns for the UI."""
-    return dg.TableSchema(
-        [
-            dg.TableColumn(field.name, str(field.type), MEANING.get(field.name))
-            for field in tables.schema(table)
-        ]
-    )
-
-
-def table_metadata(table: str, rows: int, uri: str) -> dict[str, Any]:
-    """Row count, columns and place of a table."""
-    return {
-        "dagster/row_count": rows,
-        "dagster/column_schema": column_schema(table),
-        "dagster/uri": uri,
-    }
+def table_metadata(key: dg.AssetKey, table: str, rows: int, uri: str) -> dict[str, Any]:
+    """Row count, columns, lineage and place of a table."""
+    schema = faces.columns(tables.schema(table), tables.MEANING, unique=tables.UNIQUE[table])
+    return faces.tabular(key, rows, schema, uri)
 
 
 @dg.asset(
@@ -116,7 +53,12 @@ def table_metadata(table: str, rows: int, uri: str) -> dict[str, Any]:
 def edit_plan(
     context: dg.AssetExecutionContext, config: EditPlanConfig, bucket: BucketResource
 ) -> dg.MaterializeResult:
-    """Each source's edits to every other value of what is varied, and its placebo or base."""
+    """Each source's edits to every other value of what is varied, and its placebo or base.
+
+    Captions are rewritten by rules that say why a word was changed. What can't be planned is in
+    the table `refused_edits` with a reason code. Where a target distribution is configured, quotas
+    say how many accepted sets are wanted of each cell.
+    """
     from cf_lab_assets.counterfactuals.rewrite import Rewriter
     from cf_lab_assets.counterfactuals.taxonomy import default_taxonomy
 
@@ -139,12 +81,19 @@ def edit_plan(
     uri = store.url(tables.batch_key(batch, "edit_plan"))
     return dg.MaterializeResult(
         metadata={
-            **table_metadata("edit_plan", made.edits, uri),
+            **table_metadata(names.EDIT_PLAN, "edit_plan", made.edits, uri),
             "sample": dg.MetadataValue.table(sample) if sample else "no edit was planned",
+            "planned edits": faces.picture(_planned_plot(made), "planned edits by value"),
             "refused": dg.MetadataValue.json(dict(made.refused)),
             **(quota_metadata(made.sampling) if made.sampling else {}),
         }
     )
+
+
+def _planned_plot(made: planning.Planned) -> bytes:
+    rows = sorted(made.asked.items())
+    bars = [(f"{attribute}: {value}", count, count) for (attribute, value), count in rows]
+    return charts.parts(bars, "planned edits, by attribute and the value that is asked for")
 
 
 def quota_metadata(sampling: "SamplingPlan") -> dict[str, Any]:
@@ -154,7 +103,7 @@ def quota_metadata(sampling: "SamplingPlan") -> dict[str, Any]:
     rows = sampling.rows()
     return {
         "quotas": dg.MetadataValue.table([dg.TableRecord(row) for row in rows[:MAX_CELLS]]),
-        "quotas plot": dg.MetadataValue.md(markdown(quota_plot(rows[:MAX_CELLS]), "quotas")),
+        "quotas plot": faces.picture(quota_plot(rows[:MAX_CELLS]), "quotas"),
         "cells": len(rows),
         "shortfall": sum(row["shortfall"] for row in rows),
         "rounds": sampling.sampler.rounds,
@@ -180,19 +129,26 @@ def quota_metadata(sampling: "SamplingPlan") -> dict[str, Any]:
                 names.CANDIDATES,
                 [names.SOURCE_PAIRS, names.EDIT_PLAN, names.MODEL_ARTIFACTS],
                 {"pytorch", "parquet"},
-                "Every picture the editor drew, accepted or not: one row an edit and draw.",
+                "Every picture the editor drew, accepted or not: one row an edit and draw.\n\n"
+                "Draws of a set stop as soon as all its members are accepted, or its budget is "
+                "spent. The contact sheet shows the first sources, each with its newest draws.",
             ),
             (
                 names.PAIR_SCORES,
                 [names.CANDIDATES],
                 {"pytorch", "parquet"},
-                "Similarities, preservation and CITS of every candidate, and what its judges miss.",
+                "Similarities, preservation and CITS of every candidate, and what its judges "
+                "miss.\n\nCITS, the Counterfactual Image-Text Score, is between 0 and 1 and was "
+                "calibrated on the starter world, where the truth is known. Two judges of "
+                "different architecture must see what was asked.",
             ),
             (
                 names.ACCEPTED_SETS,
                 [names.PAIR_SCORES],
                 {"python", "parquet"},
-                "Counterfactual sets of which every member was accepted; the others with reasons.",
+                "Counterfactual sets of which every member was accepted; the others with reasons."
+                "\n\nA set is accepted whole or not at all. Rejected sets are kept in the table "
+                "`rejected_sets`, and acceptance by group of source is compared by the checks.",
             ),
         )
     ],
@@ -285,12 +241,14 @@ def _results(
     extra: dict[str, dict[str, Any]] = {
         "candidates": {"contact sheet": dg.MetadataValue.md(_sheet(store, drawn))},
         "pair_scores": {
+            "histogram of CITS": faces.picture(_cits_plot(drawn), "CITS by what was varied"),
             "accepted candidates": drawn.accepted_candidates,
             "mean cits": drawn.cits / max(drawn.candidates, 1),
         },
         "accepted_sets": {
             "rejected sets": counts["rejected_sets"],
             "acceptance rate": counts["accepted_sets"] / max(total, 1),
+            "acceptance": faces.picture(_acceptance_plot(drawn), "accepted sets by source group"),
             "rejections": dg.MetadataValue.json(drawn.rejections),
             **(quota_metadata(sampling) if sampling else {}),
         },
@@ -300,9 +258,23 @@ def _results(
         uri = store.url(tables.batch_key(batch, table))
         yield dg.MaterializeResult(
             asset_key=key,
-            metadata={**table_metadata(table, counts[table], uri), **extra[table]},
+            metadata={**table_metadata(key, table, counts[table], uri), **extra[table]},
             check_results=results.get(key, []),
         )
+
+
+def _cits_plot(drawn: drawing.Drawn) -> bytes:
+    edges = [number / drawing.CITS_BINS for number in range(drawing.CITS_BINS + 1)]
+    limit = artifacts.acceptance_threshold()
+    return charts.histograms(dict(sorted(drawn.cits_bins.items())), edges, "CITS", limit)
+
+
+def _acceptance_plot(drawn: drawing.Drawn) -> bytes:
+    rows = [
+        (f"{attribute}: {value}", accepted, total)
+        for (attribute, value), (accepted, total) in drawn.acceptance.by_value().items()
+    ]
+    return charts.parts(rows, "sets: drawn (grey) and accepted (blue), by what the source shows")
 
 
 def _load(store: Any, hashes: dict[str, str], config: GenerationConfig) -> generation.Loaded:
@@ -347,7 +319,11 @@ def _sheet(store: Any, drawn: drawing.Drawn) -> str:
 def counterfactual_dataset(
     bucket: BucketResource,
 ) -> dg.MaterializeResult:
-    """All batches' accepted sets as one content-addressed dataset with its pictures."""
+    """All batches' accepted sets as one content-addressed dataset with its pictures.
+
+    One row a member of a set. The same accepted sets give the same content hash, whichever batch
+    came first; what audits, package and release are made from is named by it.
+    """
     store = bucket.open()
     try:
         made = dataset.build_dataset(store, dataset.finished_batches(store))
@@ -360,7 +336,7 @@ def counterfactual_dataset(
     ]
     return dg.MaterializeResult(
         metadata={
-            **table_metadata("pairs", made.manifest["pairs"], store.url(prefix)),
+            **table_metadata(names.DATASET, "pairs", made.manifest["pairs"], store.url(prefix)),
             "content hash": made.content_hash,
             "sets": made.manifest["sets"],
             "pairs by value": dg.MetadataValue.table(cells),

@@ -12,13 +12,14 @@ from typing import Any
 
 import dagster as dg
 
-from cf_lab_assets import names
+from cf_lab_assets import faces, names
 from cf_lab_assets.counterfactuals import parity, replay
 
 SHOWN = 20  # candidates that metadata name
 SOURCE_GROUPS = "source_groups_are_accepted_alike"
 DIRECTIONS = "both_directions_are_accepted_alike"
 
+RATIO = "least ratio of two acceptance rates"
 REPLAY = "candidates_can_be_drawn_again"
 
 SPECS = [
@@ -49,10 +50,13 @@ def evaluate_replay(result: replay.Replay) -> dg.AssetCheckResult:
         check_name=REPLAY,
         passed=result.passed,
         metadata={
+            **faces.held_against(
+                result.worst,
+                replay.TOLERANCE,
+                "largest mean difference of a picture's 8-bit levels; 0 on the same device",
+            ),
             "compared": result.compared,
             "identical": result.identical,
-            "worst mean difference of levels": result.worst,
-            "limit": replay.TOLERANCE,
             "differing": dg.MetadataValue.json(result.differing[:SHOWN]),
             "damaged": dg.MetadataValue.json(result.damaged[:SHOWN]),
         },
@@ -68,6 +72,7 @@ def evaluate(acceptance: parity.Acceptance) -> list[dg.AssetCheckResult]:
             check_name=DIRECTIONS,
             asset_key=names.ACCEPTED_SETS,
             passed=True,
+            metadata=faces.held_against("not applicable", parity.RATIO_LIMIT, RATIO),
             description="not applicable: sets were drawn from captions, and nothing was edited",
         )
     return [_result(SOURCE_GROUPS, parity.source_groups(sets)), directions]
@@ -85,8 +90,11 @@ def _result(name: str, comparisons: Sequence[parity.Comparison]) -> dg.AssetChec
     worst = min(known, key=lambda one: one.ratio or 0.0, default=None)
     severity = dg.AssetCheckSeverity.ERROR if unequal else dg.AssetCheckSeverity.WARN
     metadata: dict[str, Any] = {
-        "least_ratio": "insufficient" if worst is None else worst.ratio,
-        "limit": parity.RATIO_LIMIT,
+        **faces.held_against(
+            "insufficient" if worst is None or worst.ratio is None else worst.ratio,
+            parity.RATIO_LIMIT,
+            RATIO,
+        ),
         "least_compared": parity.LEAST_COMPARED,
         "unequal": unequal,
         "insufficient": insufficient,

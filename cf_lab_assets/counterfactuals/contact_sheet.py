@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cf_lab_resources.images import CONTACT_SHEET_BYTES, as_markdown, small_jpeg
+from cf_lab_resources.images import as_markdown, small_jpeg
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,7 +21,8 @@ GAP = 6
 LABEL = 16
 MARGIN = 14
 COLOURS = 64
-EMBEDDED_BYTES = 100_000  # of Markdown, which Dagster keeps in its event log for ever
+# Of Markdown, which Dagster keeps in its event log for ever: an event stays under 200 kB.
+EMBEDDED_BYTES = 140_000
 INK, PAPER, FAINT = (34, 36, 42), (255, 255, 255), (128, 132, 140)
 
 
@@ -81,7 +82,7 @@ def embedded(picture: Image.Image, text: str) -> str:
     drawn = markdown(png_bytes(picture.quantize(COLOURS)), text)
     if len(drawn) < EMBEDDED_BYTES:
         return drawn
-    return as_markdown(small_jpeg(picture, CONTACT_SHEET_BYTES), text)
+    return as_markdown(small_jpeg(picture, EMBEDDED_BYTES * 3 // 4 - 100), text)
 
 
 def markdown(png: bytes, text: str) -> str:

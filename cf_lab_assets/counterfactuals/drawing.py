@@ -32,6 +32,8 @@ TABLES = (
 FIRSTS = "firsts"
 # Sources that a contact sheet shows.
 SHOWN = 6
+# Of a histogram, each as wide as the others, from 0 to 1.
+CITS_BINS = 20
 
 
 def sets_of(edits: Sequence[Row]) -> Iterator[list[Row]]:
@@ -49,6 +51,7 @@ class Drawn:
         sources: that were drawn; in rounds, as often as they were.
         candidates, accepted_candidates: rows of candidates.
         cits: the sum of theirs.
+        cits_bins: how many of them have a CITS in each of `CITS_BINS`, by what is varied.
         shown: the first sources with edits and candidates, for people to look at.
         rejections: reasons of the first rejected sets.
         to_replay: the candidates that are drawn again for comparison, the first among them.
@@ -59,6 +62,7 @@ class Drawn:
     candidates: int = 0
     accepted_candidates: int = 0
     cits: float = 0.0
+    cits_bins: dict[str, list[int]] = field(default_factory=dict)
     shown: list[tuple[Row, list[Row], list[Row]]] = field(default_factory=list)
     rejections: list[list[str]] = field(default_factory=list)
     to_replay: list[Candidate] = field(default_factory=list)
@@ -107,6 +111,7 @@ class Drawing:
         old = {(row["edit_id"], row["draw"]) for made in before.values() for row in made}
         new = [row for row in rows if (row["edit_id"], row["draw"]) not in old]
         self._count(new)
+        self._bin(new, {edit["edit_id"]: edit for _, edits in chunk for edit in edits})
         self.drawn.sources += len(chunk)
         made, outcomes = by_source(new), []
         for source, edits in chunk:
@@ -168,6 +173,13 @@ class Drawing:
             self.drawn.accepted_candidates += row["accepted"]
             self.drawn.cits += row["cits"]
         self.drawn.candidates += len(rows)
+
+    def _bin(self, rows: Sequence[Row], edits: Mapping[str, Row]) -> None:
+        for row in rows:
+            edit = edits[row["edit_id"]]
+            empty = [0] * CITS_BINS
+            bins = self.drawn.cits_bins.setdefault(edit["attribute"] or edit["kind"], empty)
+            bins[min(int(row["cits"] * CITS_BINS), CITS_BINS - 1)] += 1
 
     def refuse(self, refusal: Row) -> None:
         """Take a set that could not be planned, a row of ``refused_edits``, as rejected."""

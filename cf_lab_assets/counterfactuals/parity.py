@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cf_lab_assets.counterfactuals.attribute_sets import value_of
+from cf_lab_assets.counterfactuals.attribute_sets import JOIN, joined, value_of
 
 # Of acceptance rates, the lower to the higher. The four-fifths rule of the US Uniform Guidelines
 # on Employee Selection Procedures (29 CFR 1607.4 D) is used as a convention, and is no law here.
@@ -61,6 +61,15 @@ class Acceptance:
             {"attribute": attribute, "values": dict(values), "drawn": drawn, "accepted": accepted}
             for (attribute, values), (drawn, accepted) in sorted(self._sets.items())
         ]
+
+    def by_value(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Accepted and drawn sets, by what they vary and the source's own value of it."""
+        found: dict[tuple[str, str], tuple[int, int]] = {}
+        for (attribute, values), (drawn, accepted) in sorted(self._sets.items()):
+            key = attribute, joined(dict(values), attribute.split(JOIN)) or "unknown"
+            before = found.get(key, (0, 0))
+            found[key] = (before[0] + accepted, before[1] + drawn)
+        return found
 
     def edit_rows(self) -> list[dict[str, Any]]:
         """Rows of the table ``directions``."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.counterfactuals import dataset, tables
-from cf_lab_assets.counterfactuals.attribute_sets import joined
+from cf_lab_assets.counterfactuals.attribute_sets import joined, value_of
 from cf_lab_assets.counterfactuals.plan import COUNTERFACTUAL, Edit, Planner, SourcePlan
 from cf_lab_assets.counterfactuals.targets import (
     SamplingPlan,
@@ -38,6 +38,7 @@ class Planned:
     Attributes:
         edits: how many there are, placebos among them.
         refused: sets by reason.
+        asked: edits by what is varied and the value that is asked for, placebos left out.
         world: sources by cell.
         offered: sets that can be drawn, by attribute set and cell.
         sample: the first edits.
@@ -46,6 +47,7 @@ class Planned:
 
     edits: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    asked: Counter[tuple[str, str]] = field(default_factory=Counter)
     world: Counter[str] = field(default_factory=Counter)
     offered: Counter[tuple[str, str]] = field(default_factory=Counter)
     sample: list[Edit] = field(default_factory=list)
@@ -55,6 +57,11 @@ class Planned:
         """Take in one source."""
         self.edits += len(planned.edits)
         self.refused.update(refusal.reason for refusal in planned.refusals)
+        self.asked.update(
+            (edit.attribute, value_of(edit.to_values, edit.attribute))
+            for edit in planned.edits
+            if edit.attribute is not None
+        )
         if len(self.sample) < SAMPLE:
             self.sample += planned.edits[: SAMPLE - len(self.sample)]
         if planned.cell is None:

@@ -5,22 +5,23 @@ from dataclasses import replace
 import dagster as dg
 from pydantic import Field
 
-from cf_lab_assets import names
+from cf_lab_assets import faces, names
 from cf_lab_assets.counterfactuals.config import GenerationConfig
 from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_assets.models import artifacts, registry, variants
 from cf_lab_resources.dagster import BucketResource
 from cf_lab_resources.errors import LabError
 
-COLUMNS = dg.TableSchema(
-    [
-        dg.TableColumn("model", "string", "the lab's name for it"),
-        dg.TableColumn("uri", "string", "where it came from"),
-        dg.TableColumn("revision", "string", "the hub's commit, or the package's version"),
-        dg.TableColumn("licence", "string", "as its card names it"),
-        dg.TableColumn("bytes", "int"),
-        dg.TableColumn("sha256", "string", "of the folder's files and their names"),
-    ]
+COLUMNS = faces.described(
+    {
+        "model": ("string", "the lab's name for it"),
+        "uri": ("string", "where it came from"),
+        "revision": ("string", "the hub's commit, or the package's version"),
+        "licence": ("string", "as its card names it"),
+        "bytes": ("int", "of all its files"),
+        "sha256": ("string", "of the folder's files and their names"),
+    },
+    unique=["model"],
 )
 
 
@@ -35,7 +36,11 @@ COLUMNS = dg.TableSchema(
 def model_artifacts(
     context: dg.AssetExecutionContext, bucket: BucketResource
 ) -> dg.MaterializeResult:
-    """Editor, scorers and audited models in the bucket, each under the hash of its files."""
+    """Editor, scorers and audited models in the bucket, each under the hash of its files.
+
+    The starter models ship with the lab; others are named by `CF_LAB_EDITOR` and `CF_LAB_AUDITED`
+    and fetched once. Only safetensors are taken, and every file is held against its hash.
+    """
     store = bucket.open()
     try:
         found = {
@@ -50,23 +55,24 @@ def model_artifacts(
     ]
     return dg.MaterializeResult(
         metadata={
+            **faces.tabular(names.MODEL_ARTIFACTS, len(found), COLUMNS, store.url(registry.MODELS)),
             "models": dg.MetadataValue.table(records, COLUMNS),
-            "dagster/row_count": len(found),
         },
         data_version=dg.DataVersion("-".join(one.sha256[:12] for one in found.values())),
     )
 
 
 KEEP_QUALITY = "optimised_variants_keep_quality"
-VARIANT_COLUMNS = dg.TableSchema(
-    [
-        dg.TableColumn("variant", "string"),
-        dg.TableColumn("state", "string", "made, or why not"),
-        dg.TableColumn("uri", "string", "what CF_LAB_EDITOR takes for it"),
-        dg.TableColumn("bytes", "int"),
-        dg.TableColumn("mean cits", "float", "of the fixed portraits' edits"),
-        dg.TableColumn("edit success", "float", "share in which both scorers see what was asked"),
-    ]
+VARIANT_COLUMNS = faces.described(
+    {
+        "variant": ("string", "original, bf16 or int8"),
+        "state": ("string", "made, or why not"),
+        "uri": ("string", "what CF_LAB_EDITOR takes for it"),
+        "bytes": ("int", "of all its files"),
+        "mean cits": ("float", "of the fixed portraits' edits"),
+        "edit success": ("float", "share in which both scorers see what was asked"),
+    },
+    unique=["variant"],
 )
 
 
@@ -100,7 +106,10 @@ class OptimisedConfig(GenerationConfig):
 def optimised_models(
     context: dg.AssetExecutionContext, config: OptimisedConfig, bucket: BucketResource
 ) -> dg.MaterializeResult:
-    """Smaller variants of the editor, bf16 and int8, each measured against the original."""
+    """Smaller variants of the editor, bf16 and int8, each measured against the original.
+
+    `CF_LAB_EDITOR` takes the URI of one; nothing uses it before.
+    """
     from cf_lab_resources.engine.editors import load_editor
 
     store, settings = bucket.open(), config.editor
@@ -125,14 +134,19 @@ def optimised_models(
         raise failure(error) from error
     return dg.MaterializeResult(
         metadata={
+            **faces.tabular(
+                names.OPTIMISED_MODELS, len(records), VARIANT_COLUMNS, store.url(registry.MODELS)
+            ),
             "variants": dg.MetadataValue.table(records, VARIANT_COLUMNS),
-            "dagster/row_count": len(records),
         },
         check_results=[
             dg.AssetCheckResult(
                 check_name=KEEP_QUALITY,
                 passed=not any(lost.values()),
                 metadata={
+                    **faces.held_against(
+                        sum(map(len, lost.values())), 0, "losses of quality beyond their limits"
+                    ),
                     "lost": dg.MetadataValue.json(lost),
                     "draws": original.draws,
                     "limit of mean cits": variants.MAX_CITS_LOSS,

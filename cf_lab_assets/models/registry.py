@@ -50,6 +50,9 @@ from cf_lab_resources.errors import LabError
 # The starter models are the package's own work, under its licence.
 STARTER_LICENCE = "MIT"
 
+# Prefix of all that this module keeps in the bucket.
+MODELS = "models"
+
 Announce = Callable[[str], None]
 
 
@@ -125,12 +128,12 @@ def file_key(file: FileRecord) -> str:
 
 def manifest_key(sha256: str) -> str:
     """Where a model's manifest lies in the bucket."""
-    return f"models/{sha256}/manifest.json"
+    return f"{MODELS}/{sha256}/manifest.json"
 
 
 def uri_key(uri: ModelUri) -> str:
     """Where the bucket says what a URI stands for."""
-    return f"models/uris/{hashlib.sha256(str(uri).encode()).hexdigest()}.json"
+    return f"{MODELS}/uris/{hashlib.sha256(str(uri).encode()).hexdigest()}.json"
 
 
 def recorded(bucket: Bucket, uri: ModelUri) -> Manifest | None:

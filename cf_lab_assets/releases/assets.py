@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cf_lab_assets import names
+from cf_lab_assets import faces, names
 from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_assets.releases.gates import GATES
-from cf_lab_assets.releases.refusal import RELEASE_ID, Refusal, latest_candidate, refusals
+from cf_lab_assets.releases.refusal import (
+    RELEASE_ID,
+    Refusal,
+    judged,
+    latest_candidate,
+    refusals,
+)
 from cf_lab_resources.dagster import BucketResource, CacheResource, CatalogResource
 from cf_lab_resources.errors import LabError
 
@@ -19,6 +25,18 @@ if TYPE_CHECKING:
     from cf_lab_assets.releases.pointer import Moved
     from cf_lab_resources.bucket import Bucket
     from cf_lab_resources.catalog import Release
+
+# Of the catalog's table of pairs.
+COLUMNS = faces.described(
+    {
+        "release_id": ("text", "the release; the table is partitioned by it"),
+        "id": ("text", "the pair's id"),
+        "set_id": ("text", "the counterfactual set's id"),
+        "image_sha256": ("text", "hash of the pair's picture"),
+        "record": ("bytea", "the JSON that the API sends"),
+    },
+    unique=["id"],
+)
 
 
 @dg.asset(
@@ -60,9 +78,12 @@ def candidate(
     context.log.info(f"release {content.release_id}: {'loaded' if loaded.new else 'was there'}")
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": counts["pair"],
-            "dagster/column_schema": _columns(),
-            "dagster/uri": store.url(manifest_key(content.release_id)),
+            **faces.tabular(
+                names.RELEASE_CANDIDATE,
+                counts["pair"],
+                COLUMNS,
+                store.url(manifest_key(content.release_id)),
+            ),
             RELEASE_ID: content.release_id,
             "content_hash": content.content_hash,
             "dataset_hash": content.dataset_hash,
@@ -117,7 +138,10 @@ def current(
         context.log.warning(f"published; the cache was not brought up to date: {moved.cache_error}")
     assert release is not None
     return dg.MaterializeResult(
-        metadata=_current_metadata(bucket.open(), release, moved),
+        metadata={
+            **_current_metadata(bucket.open(), release, moved),
+            "gates": faces.table(judged(context.instance)),
+        },
         data_version=dg.DataVersion(release.content_hash),
     )
 
@@ -127,8 +151,12 @@ def _current_metadata(bucket: "Bucket", release: "Release", moved: "Moved") -> d
 
     counts = release.manifest["counts"]
     return {
-        "dagster/row_count": counts["pairs"],
-        "dagster/uri": bucket.url(manifest_key(release.release_id)),
+        **faces.tabular(
+            names.RELEASE_CURRENT,
+            counts["pairs"],
+            COLUMNS,
+            bucket.url(manifest_key(release.release_id)),
+        ),
         RELEASE_ID: release.release_id,
         "previous": moved.previous or "none",
         "changed": moved.changed,
@@ -138,12 +166,6 @@ def _current_metadata(bucket: "Bucket", release: "Release", moved: "Moved") -> d
         "images": counts["images"],
         "dataset_hash": release.dataset_hash,
         "report": bucket.url(release.report_key) if release.report_key else "missing",
-        "gates": dg.MetadataValue.table(
-            [
-                dg.TableRecord({"gate": gate.name, "limit": f"{gate.limit:g} {gate.unit}"})
-                for gate in GATES
-            ]
-        ),
     }
 
 
@@ -153,33 +175,9 @@ def _refused(release_id: str, refused: list[Refusal]) -> dg.Failure:
         f"release {release_id} is refused by {len(refused)} of {len(GATES)} gates: {lines}",
         metadata={
             RELEASE_ID: release_id,
-            "gates": dg.MetadataValue.table(
-                [
-                    dg.TableRecord({"gate": one.gate, "why": one.why, "what to do": one.remedy})
-                    for one in refused
-                ]
+            "gates": faces.table(
+                [{"gate": one.gate, "why": one.why, "what to do": one.remedy} for one in refused]
             ),
         },
         allow_retries=False,
-    )
-
-
-def _columns() -> dg.TableSchema:
-    names_and_meanings = {
-        "release_id": "the release; the table is partitioned by it",
-        "id": "the pair's id",
-        "set_id": "the counterfactual set's id",
-        "image_sha256": "hash of the pair's picture",
-        "record": "the JSON that the API sends",
-    }
-    return dg.TableSchema(
-        [
-            dg.TableColumn(
-                name,
-                "bytea" if name == "record" else "text",
-                description=meaning,
-                constraints=dg.TableColumnConstraints(nullable=False, unique=name == "id"),
-            )
-            for name, meaning in names_and_meanings.items()
-        ]
     )

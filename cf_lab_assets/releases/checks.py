@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from cf_lab_assets import names
+from cf_lab_assets import faces, names
 from cf_lab_assets.conditions import WITH_ITS_ASSET
 from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_assets.releases.gates import GATES, LASTING, GateResult
-from cf_lab_assets.releases.refusal import RELEASE_ID, WAIVED_UNTIL, latest_candidate
+from cf_lab_assets.releases.refusal import NOT_WAIVED, RELEASE_ID, WAIVED_UNTIL, latest_candidate
 from cf_lab_resources.dagster import BucketResource, CacheResource, CatalogResource
 from cf_lab_resources.errors import LabError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cf_lab_assets.releases.smoke import Api
 
 ORIGINS = {gate.name: gate.origin for gate in GATES}
+FAILED_GATES = "failed gates"
 
 
 @dg.multi_asset_check(
@@ -61,11 +62,13 @@ def release_gates(
             severity=dg.AssetCheckSeverity.ERROR,
             description=result.detail,
             metadata={
-                "measured": "not measured" if result.measured is None else result.measured,
-                "limit": result.limit,
-                "unit": result.unit,
+                **faces.held_against(
+                    "not measured" if result.measured is None else result.measured,
+                    result.limit,
+                    result.unit,
+                ),
                 "limit_from": ORIGINS[result.name],
-                WAIVED_UNTIL: result.waived_until or "not waived",
+                WAIVED_UNTIL: result.waived_until or NOT_WAIVED,
             },
         )
 
@@ -84,7 +87,11 @@ def every_gate_still_holds(
     with catalog.open() as opened:
         release_id = opened.current_id()
     if release_id is None:
-        return dg.AssetCheckResult(passed=True, description="no release is current")
+        return dg.AssetCheckResult(
+            passed=True,
+            description="no release is current",
+            metadata=faces.held_against("no release is current", 0, FAILED_GATES),
+        )
     results = [r for r in _evaluate(release_id, bucket, catalog, cache) if r.name in LASTING]
     failed = [one for one in results if not one.passed]
     return dg.AssetCheckResult(
@@ -94,9 +101,7 @@ def every_gate_still_holds(
         or f"all {len(results)} gates that must last hold",
         metadata={
             RELEASE_ID: release_id,
-            "measured": len(failed),
-            "limit": 0,
-            "unit": "failed gates",
+            **faces.held_against(len(failed), 0, FAILED_GATES),
             "failed": ", ".join(one.name for one in failed) or "none",
             "waived": ", ".join(one.name for one in results if one.waived_until) or "none",
         },
@@ -116,7 +121,7 @@ def _evaluate(
 
 
 def lookup_api(bucket: BucketResource, catalog: CatalogResource, cache: CacheResource) -> "Api":
-    """The API on which releases are tried: the deployed one, where the environment names one."""
+    """The API on which releases are tried: the deployed one, where there is a key for it."""
     from cf_lab_assets.releases.smoke import Api
     from cf_lab_resources.settings import Settings
 
@@ -125,6 +130,6 @@ def lookup_api(bucket: BucketResource, catalog: CatalogResource, cache: CacheRes
         catalog.address,
         cache.address,
         bucket.address,
-        settings.api_url,
+        settings.api_url if settings.api_key_file else None,
         settings.api_key_file,
     )

@@ -12,9 +12,11 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from cf_lab_assets import names
+from cf_lab_assets.faces import MEASURED
 from cf_lab_assets.releases.gates import GATES
 
 RELEASE_ID, WAIVED_UNTIL = "release_id", "waived_until"
+NOT_WAIVED = "not waived"
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,44 @@ def refusals(instance: dg.DagsterInstance, candidate: Candidate) -> list[Refusal
     return [Refusal(name, *why) for name, why in found if why is not None]
 
 
-def _why(instance: dg.DagsterInstance, gate: str, candidate: Candidate) -> tuple[str, str] | None:
+def judged(instance: dg.DagsterInstance) -> list[dict[str, str]]:
+    """What the latest evaluation of each gate measured, beside its limit; narrow, for people."""
+    rows = []
+    for gate in GATES:
+        data = _evaluation(instance, gate.name)
+        said = {} if data is None else {name: one.value for name, one in data.metadata.items()}
+        measured = said.get(MEASURED, "not evaluated")
+        passed = "no" if data is None or not data.passed else "yes"
+        waived = said.get(WAIVED_UNTIL, NOT_WAIVED)
+        rows.append(
+            {
+                "gate": gate.name,
+                "measured": f"{measured:.4g}"
+                if isinstance(measured, float | int)
+                else str(measured),
+                "limit": f"{gate.limit:g} {gate.unit}",
+                "passed": passed if waived == NOT_WAIVED else f"waived until {waived}",
+            }
+        )
+    return rows
+
+
+def _evaluation(instance: dg.DagsterInstance, gate: str) -> dg.AssetCheckEvaluation | None:
+    """The latest evaluation of a gate."""
     key = dg.AssetCheckKey(names.RELEASE_CANDIDATE, gate)
     # Public on the instance but not in the documentation: asked in this place only.
     record = instance.get_latest_asset_check_evaluation_record(key)
     event = record.event.dagster_event if record and record.event else None
     # A run that is under way, or was killed, has left a record that is planned only.
     if event is None or event.event_type != dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        return None
+    return event.asset_check_evaluation_data
+
+
+def _why(instance: dg.DagsterInstance, gate: str, candidate: Candidate) -> tuple[str, str] | None:
+    data = _evaluation(instance, gate)
+    if data is None:
         return "it was not evaluated, or is being evaluated", "run the checks of releases/candidate"
-    data = event.asset_check_evaluation_data
     target = data.target_materialization_data
     if target is None or target.storage_id != candidate.storage_id:
         return (

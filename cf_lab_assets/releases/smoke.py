@@ -1,7 +1,7 @@
 """A release as users will see it: records whose answers are known are asked of the lookup API.
 
-The API that is asked is the deployed one, where one is named, under the release's id and with a key
-of the scope `shadow`; otherwise one that is started in this process, on the same stores. What must
+The API that is asked is the deployed one, where there is a key of the scope `shadow` to it, under the
+release's id; otherwise one that is started in this process, on the same stores. What must
 come back is made anew from the dataset, so that it is right only if the records are whole in
 Postgres, Redis holds no others under their keys, and the API joins them well.
 """

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from cf_lab_assets import faces
 from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_assets.names import OWNERS, SOURCE_BATCHES, SOURCE_PAIRS, SOURCES
 from cf_lab_assets.sources import checks
@@ -96,67 +97,33 @@ def _metadata(bucket: "Bucket", manifest: "Manifest", missing: set[str]) -> dict
     first = itertools.islice(batches.read_pairs(bucket, manifest.batch), SHOWN_PICTURES)
     keys = dict.fromkeys(pair.image_key for pair in first if pair.image_key)
     return {
-        "dagster/row_count": manifest.rows,
-        "dagster/column_schema": _column_schema(),
-        "dagster/uri": bucket.url(batches.pairs_key(manifest)),
+        **faces.tabular(
+            SOURCE_PAIRS,
+            manifest.rows,
+            faces.columns(batches.pairs_schema(), batches.PAIRS_MEANING, unique=["source_id"]),
+            bucket.url(batches.pairs_key(manifest)),
+        ),
         "pictures": _sheet(bucket, [key for key in keys if key not in missing]),
         "kind": manifest.kind,
         "distinct_pictures": manifest.images,
         "near_duplicates": manifest.near_duplicates,
         "quarantined": manifest.quarantined,
-        "quarantined_by_reason": _table(
-            ["reason", "rows"], [(r, n) for r, n in manifest.quarantined_by_reason.items()]
+        "quarantined_by_reason": faces.table(
+            [{"reason": r, "rows": n} for r, n in manifest.quarantined_by_reason.items()],
+            {"reason": "code of why", "rows": "that were rejected for it"},
         ),
         "quarantine": bucket.url(batches.quarantine_key(manifest)),
         "stray_files": manifest.stray_files,
-        "attribute_values": _table(
-            ["attribute", "value", "pairs"],
-            [(a, v, n) for a, vs in manifest.attribute_values.items() for v, n in vs.items()],
+        "attribute_values": faces.table(
+            [
+                {"attribute": attribute, "value": value, "pairs": count}
+                for attribute, values in manifest.attribute_values.items()
+                for value, count in values.items()
+            ],
+            {"attribute": "", "value": "as the delivery states it", "pairs": "that show it"},
         ),
         "content_hash": manifest.content_hash,
     }
-
-
-def _column_schema() -> dg.TableSchema:
-    from cf_lab_assets.sources import batches
-
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                column.name,
-                str(column.type),
-                description=_COLUMNS[column.name],
-                constraints=dg.TableColumnConstraints(
-                    nullable=column.name in _NULLABLE, unique=column.name == "source_id"
-                ),
-            )
-            for column in batches.pairs_schema()
-        ]
-    )
-
-
-_NULLABLE = {"image_key", "image_sha256", "width", "height", "near_duplicate_of"}
-_COLUMNS = {
-    "source_id": "s and 15 digits of the hash of picture and caption",
-    "batch": "the delivery that it came with",
-    "file_name": "path of the picture in the delivery, or the file that holds the row",
-    "image_key": "where the normalised picture is in the bucket; null in a caption set",
-    "image_sha256": "hash of the normalised picture",
-    "width": "of the normalised picture, in pixels",
-    "height": "of the normalised picture, in pixels",
-    "caption": "in composed Unicode, white space made single spaces",
-    "attributes": "known attributes of the person that the delivery states",
-    "extra": "every other column that was not empty, as strings",
-    "near_duplicate_of": "the first pair whose picture is another one but looks the same",
-}
-
-
-def _table(columns: list[str], rows: list[tuple[Any, ...]]) -> dg.TableMetadataValue:
-    kinds = ["int" if name in ("rows", "pairs") else "string" for name in columns]
-    return dg.MetadataValue.table(
-        [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows],
-        dg.TableSchema([dg.TableColumn(n, k) for n, k in zip(columns, kinds, strict=True)]),
-    )
 
 
 def _sheet(bucket: "Bucket", keys: list[str]) -> dg.MarkdownMetadataValue:

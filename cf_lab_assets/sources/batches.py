@@ -115,6 +115,21 @@ def source_id(image_sha256: str | None, caption: str, mask: str | None = None) -
     return "s" + hashlib.sha256(text.encode()).hexdigest()[:15]
 
 
+PAIRS_MEANING = {
+    "source_id": "s and 15 digits of the hash of picture and caption",
+    "batch": "the delivery that it came with",
+    "file_name": "path of the picture in the delivery, or the file that holds the row",
+    "image_key": "where the normalised picture is in the bucket; null in a caption set",
+    "image_sha256": "hash of the normalised picture",
+    "width": "of the normalised picture, in pixels",
+    "height": "of the normalised picture, in pixels",
+    "caption": "in composed Unicode, white space made single spaces",
+    "attributes": "known attributes of the person that the delivery states",
+    "extra": "every other column that was not empty, as strings",
+    "near_duplicate_of": "the first pair whose picture is another one but looks the same",
+}
+
+
 def pairs_schema() -> pa.Schema:
     """Columns of the table of pairs; those of the picture are null where there is none."""
     import pyarrow as pa

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from cf_lab_assets import faces
 from cf_lab_assets.names import SOURCE_PAIRS
 
 if TYPE_CHECKING:
@@ -48,11 +49,15 @@ def evaluate(manifest: Manifest, inspection: Inspection) -> list[dg.AssetCheckRe
             passed=inspection.whole,
             severity=dg.AssetCheckSeverity.ERROR,
             metadata={
+                **faces.held_against(
+                    len(inspection.missing) + len(inspection.damaged),
+                    0,
+                    "pictures that are missing or damaged",
+                ),
                 "pictures": inspection.pictures,
                 "hashed": inspection.hashed,
                 "missing": len(inspection.missing),
                 "damaged": len(inspection.damaged),
-                "limit": 0,
                 "first": dg.MetadataValue.json([*inspection.missing, *inspection.damaged][:20]),
             },
             description=None
@@ -64,8 +69,7 @@ def evaluate(manifest: Manifest, inspection: Inspection) -> list[dg.AssetCheckRe
             passed=share <= QUARANTINE_SHARE_LIMIT,
             severity=dg.AssetCheckSeverity.WARN,
             metadata={
-                "share": share,
-                "limit": QUARANTINE_SHARE_LIMIT,
+                **faces.held_against(share, QUARANTINE_SHARE_LIMIT, "share of the delivered rows"),
                 "quarantined": manifest.quarantined,
                 "rows": manifest.rows + manifest.quarantined,
             },

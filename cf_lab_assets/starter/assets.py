@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field
 
-from cf_lab_assets import names
+from cf_lab_assets import faces, names
 from cf_lab_resources.settings import Settings
 
 if TYPE_CHECKING:
-    from cf_lab_assets.starter.factory import Recipe
+    from cf_lab_assets.starter.factory import Course, Recipe
 
+SHIPPED = "The weights ship with the lab: this is made only to make them anew."
 ABOUT = {
     "autoencoder": "The editor's AutoencoderKL, trained on renderings of the starter world.",
     "editor": "An InstructPix2Pix trained on true counterfactual pairs of the starter world.",
-    "scorers": "A SigLIP and a convolutional classifier of attributes.",
+    "scorers": "A SigLIP and a convolutional classifier of attributes, which judge candidates.",
     "audited_models": "Two CLIPs, one of a balanced world and one of a world skewed on purpose.",
     "manifest": "The CITS's calibration, the editor's measured errors, and every file's hash.",
 }
@@ -52,6 +53,17 @@ class TrainingConfig(dg.Config):
         return factory.SMALL if self.small else factory.FULL
 
 
+def _seen(folder: Path, course: "Course") -> dg.MarkdownMetadataValue:
+    """The course of the losses, or where nothing was trained what the editor makes of portraits."""
+    from cf_lab_assets import charts
+    from cf_lab_assets.starter import factory
+
+    if course.losses:
+        plot = charts.lines(course.losses, "step", f"mean loss of {factory.SAY_EVERY} steps")
+        return faces.picture(plot, "losses")
+    return faces.picture((folder / factory.EXAMPLES).read_bytes(), "edits of unseen portraits")
+
+
 def stage_asset(stage: str) -> dg.AssetsDefinition:
     """The asset of one training stage."""
 
@@ -62,7 +74,7 @@ def stage_asset(stage: str) -> dg.AssetsDefinition:
         owners=names.OWNERS,
         kinds={"pytorch"},
         code_version="1",
-        description=ABOUT[stage],
+        description=f"{ABOUT[stage]}\n\n{SHIPPED}",
         pool=names.GPU_POOL,
         op_tags=names.GPU_OP_TAGS,
     )
@@ -70,9 +82,14 @@ def stage_asset(stage: str) -> dg.AssetsDefinition:
         from cf_lab_assets.starter import factory
 
         config.folder.mkdir(parents=True, exist_ok=True)
-        measured = factory.STAGES[stage](config.folder, config.recipe, context.log.info)
+        course = factory.Course(context.log.info)
+        measured = factory.STAGES[stage](config.folder, config.recipe, course)
         return dg.MaterializeResult(
-            metadata={**measured, "folder": dg.MetadataValue.path(str(config.folder))}
+            metadata={
+                **measured,
+                "dagster/uri": config.folder.absolute().as_uri(),
+                "seen": _seen(config.folder, course),
+            }
         )
 
     return train

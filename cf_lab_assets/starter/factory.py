@@ -27,6 +27,7 @@ __all__ = ["FULL", "SMALL", "WEIGHTS", "Recipe", "Stage", "train_all"]
 
 AUTOENCODER = ".work/autoencoder"
 METRICS = ".work/metrics"
+EXAMPLES = ".work/editor.png"  # what the editor makes of portraits that it has not seen
 EDITOR, SIGLIP, RESNET = "editor", "scorer-siglip", "scorer-resnet"
 BALANCED, SKEWED = "audited-balanced", "audited-skewed"
 SAY_EVERY = 50
@@ -89,17 +90,31 @@ _TRY = Stage(2, 4, 0, ((6, 1),))
 SMALL = Recipe(_TRY, _TRY, _TRY, _TRY, _TRY, _TRY, _TRY, _TRY, test_portraits=8, test_sources=2)
 
 
-def reporting(name: str, steps: int, say: Say) -> Report:
-    """A report that says the mean loss every `SAY_EVERY` steps."""
-    losses: list[float] = []
+class Course:
+    """How training goes: said in lines, and kept as mean losses of every `SAY_EVERY` steps.
 
-    def report(step: int, loss: float) -> None:
-        losses.append(loss)
-        if (step + 1) % SAY_EVERY == 0 or step + 1 == steps:
-            recent = losses[-SAY_EVERY:]
-            say(f"{name}: step {step + 1} of {steps}, loss {sum(recent) / len(recent):.4f}")
+    Attributes:
+        losses: by model, steps and the mean loss of those before it.
+    """
 
-    return report
+    def __init__(self, say: Say) -> None:
+        self.say = say
+        self.losses: dict[str, list[tuple[int, float]]] = {}
+
+    def report(self, name: str, steps: int) -> Report:
+        """A report for the training of one model in so many steps."""
+        recent: list[float] = []
+        kept = self.losses.setdefault(name, [])
+
+        def report(step: int, loss: float) -> None:
+            recent.append(loss)
+            if (step + 1) % SAY_EVERY == 0 or step + 1 == steps:
+                mean = sum(recent) / len(recent)
+                recent.clear()
+                kept.append((step + 1, mean))
+                self.say(f"{name}: step {step + 1} of {steps}, loss {mean:.4f}")
+
+        return report
 
 
 def _scenes(lots: Sequence[tuple[int, int]]) -> Scenes:
@@ -121,7 +136,7 @@ def _record(folder: Path, model: str, stage: Stage, **metrics: Any) -> None:
     path.write_text(json.dumps({"training": asdict(stage), "metrics": metrics}))
 
 
-def train_autoencoder(folder: Path, recipe: Recipe, say: Say) -> dict[str, float]:
+def train_autoencoder(folder: Path, recipe: Recipe, course: Course) -> dict[str, float]:
     """Train the editor's autoencoder on every picture of its scenes."""
     import torch
 
@@ -129,11 +144,11 @@ def train_autoencoder(folder: Path, recipe: Recipe, say: Say) -> dict[str, float
 
     stage = recipe.autoencoder
     images = torch.from_numpy(_scenes(stage.portraits).images).flatten(0, 1)
-    report = reporting("autoencoder", stage.steps, say)
+    report = course.report("autoencoder", stage.steps)
     vae = autoencoder.train(images, stage.steps, stage.batch, stage.seed, report)
     autoencoder.standardise(vae, images[::97])
     more = recipe.decoder
-    report = reporting("decoder", more.steps, say)
+    report = course.report("decoder", more.steps)
     autoencoder.train(
         images,
         more.steps,
@@ -150,7 +165,7 @@ def train_autoencoder(folder: Path, recipe: Recipe, say: Say) -> dict[str, float
     return {"reconstruction error on unseen pictures": error}
 
 
-def train_editor(folder: Path, recipe: Recipe, say: Say) -> dict[str, float]:
+def train_editor(folder: Path, recipe: Recipe, course: Course) -> dict[str, float]:
     """Train the editor on all pairs of its scenes, in the autoencoder's latents."""
     import torch
     from diffusers import AutoencoderKL
@@ -177,7 +192,7 @@ def train_editor(folder: Path, recipe: Recipe, say: Say) -> dict[str, float]:
             part.steps,
             part.batch,
             part.seed,
-            reporting(name, part.steps, say),
+            course.report(name, part.steps),
             rate,
         )
     shutil.rmtree(folder / EDITOR, ignore_errors=True)
@@ -186,7 +201,7 @@ def train_editor(folder: Path, recipe: Recipe, say: Say) -> dict[str, float]:
     return {}
 
 
-def train_scorers(folder: Path, recipe: Recipe, say: Say) -> dict[str, float]:
+def train_scorers(folder: Path, recipe: Recipe, course: Course) -> dict[str, float]:
     """Train both scorers on portraits of the balanced world."""
     import torch
 
@@ -195,7 +210,7 @@ def train_scorers(folder: Path, recipe: Recipe, say: Say) -> dict[str, float]:
     stage = recipe.resnet
     classifier = _seeded(stage, perception.build_classifier)
     pictures = perception.pictures_of(_portraits(stage, world.sample))
-    report = reporting("classifier", stage.steps, say)
+    report = course.report("classifier", stage.steps)
     perception.train_classifier(classifier, pictures, stage.steps, stage.batch, stage.seed, report)
     unseen = perception.pictures_of(world.sample(recipe.test_portraits, 12))
     accuracy = perception.classifier_accuracy(classifier, unseen)
@@ -203,7 +218,7 @@ def train_scorers(folder: Path, recipe: Recipe, say: Say) -> dict[str, float]:
     _record(folder, RESNET, stage, accuracy=accuracy)
     stage = recipe.siglip
     encoder = _seeded(stage, perception.build_siglip)
-    report = reporting("siglip", stage.steps, say)
+    report = course.report("siglip", stage.steps)
     perception.train_contrastive(
         encoder, pictures, stage.steps, stage.batch, stage.seed, report, as_scorer=True
     )
@@ -214,7 +229,7 @@ def train_scorers(folder: Path, recipe: Recipe, say: Say) -> dict[str, float]:
     return {f"classifier accuracy, {name}": value for name, value in accuracy.items()}
 
 
-def train_audited(folder: Path, recipe: Recipe, say: Say) -> dict[str, float]:
+def train_audited(folder: Path, recipe: Recipe, course: Course) -> dict[str, float]:
     """Train the two audited models: the same recipe, in a balanced and in a skewed world."""
     from cf_lab_assets.starter import perception
 
@@ -232,7 +247,7 @@ def train_audited(folder: Path, recipe: Recipe, say: Say) -> dict[str, float]:
             stage.steps,
             stage.batch,
             stage.seed,
-            reporting(name, stage.steps, say),
+            course.report(name, stage.steps),
             covered=perception.COVERED,
         )
         accuracy = perception.zero_shot_accuracy(model, unseen)
@@ -254,7 +269,7 @@ def _seeded(stage: Stage, build: Callable[[], Any]) -> Any:
     return build()
 
 
-def finish(folder: Path, recipe: Recipe, say: Say) -> dict[str, float]:
+def finish(folder: Path, recipe: Recipe, course: Course) -> dict[str, float]:
     """Calibrate the CITS, measure the editor, and write the manifest of all models."""
     from cf_lab_assets.counterfactuals.scores import Judge
     from cf_lab_assets.models.artifacts import zero_shot_prompts
@@ -268,14 +283,14 @@ def finish(folder: Path, recipe: Recipe, say: Say) -> dict[str, float]:
     classifier = AttributeClassifier(folder / RESNET)
     judge = Judge(load_audited(folder / SIGLIP), classifier, unfitted(), zero_shot_prompts())
     fitted = calibrate(editor, judge, count=max(4, recipe.test_sources))
-    say(f"calibration: {fitted.metrics}")
+    course.say(f"calibration: {fitted.metrics}")
     (folder / CALIBRATION).write_text(
         json.dumps({**fitted.calibration.as_dict(), "metrics": fitted.metrics}, indent=1) + "\n"
     )
     measured = evaluation.evaluate(
-        recipe.test_sources, folder / ".work" / "editor.png", models=lambda: (editor, classifier)
+        recipe.test_sources, folder / EXAMPLES, models=lambda: (editor, classifier)
     )
-    say(measured.table())
+    course.say(measured.table())
     write_manifest(folder, recipe, measured)
     return {f"success, {name}": score.success for name, score in measured.scores.items()}
 
@@ -300,7 +315,7 @@ def write_manifest(folder: Path, recipe: Recipe, measured: Any) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-STAGES: dict[str, Callable[[Path, Recipe, Say], dict[str, float]]] = {
+STAGES: dict[str, Callable[[Path, Recipe, Course], dict[str, float]]] = {
     "autoencoder": train_autoencoder,
     "editor": train_editor,
     "scorers": train_scorers,
@@ -316,7 +331,7 @@ def train_all(folder: Path, recipe: Recipe, say: Say) -> None:
     staged.mkdir(parents=True)
     for name, stage in STAGES.items():
         say(f"starter/{name}")
-        stage(staged, recipe, say)
+        stage(staged, recipe, Course(say))
     shutil.rmtree(staged / ".work")
     replaced = folder.with_name(f".{folder.name}.old")
     if folder.exists():

@@ -110,5 +110,5 @@ def test_a_check_passes_only_on_enough_and_equal(made, passed, severity):
 
 def test_too_few_are_called_insufficient_and_have_no_ratio():
     for result in checks.evaluate(acceptance({"woman": 0.9, "man": 0.5}, sets=10)):
-        assert result.metadata["least_ratio"].value == "insufficient"
+        assert result.metadata["measured"].value == "insufficient"
         assert "insufficient" in result.description

@@ -165,7 +165,7 @@ def test_a_high_share_in_quarantine_warns_and_does_not_block(
     (failed,) = [e for e in result.get_asset_check_evaluations() if not e.passed]
     assert failed.check_name == "quarantine_share_is_low"
     assert failed.severity == dg.AssetCheckSeverity.WARN
-    assert failed.metadata["share"].value == 0.25
+    assert failed.metadata["measured"].value == 0.25
     assert failed.metadata["limit"].value == 0.10
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cf_lab_assets import names
+from cf_lab_assets import faces, names
 from cf_lab_assets.audits import store
 from cf_lab_assets.audits.instrument import checks
 from cf_lab_assets.audits.signature import sha256
@@ -18,6 +18,32 @@ from cf_lab_resources.dagster import BucketResource
 if TYPE_CHECKING:
     from cf_lab_assets.audits.instrument.document import Instrument
 
+_MEASURED = {
+    "n": ("int", "sources behind it, of two sides the smaller one's"),
+    "estimate": ("float", "in the unit; null where it can't be computed"),
+    "low": ("float", "lower end of the interval"),
+    "high": ("float", "upper end of the interval"),
+    "limit": ("float", "that it is held against"),
+    "unit": ("string", "of estimate and limit"),
+    "verdict": ("string", "holds, fails or insufficient"),
+}
+GAPS = {
+    "measure": ("string", "what was measured of first draws"),
+    "subject": ("string", "the groups or directions that are compared"),
+    **_MEASURED,
+}
+POINTS = {
+    "model": ("string", "the audited model"),
+    "endpoint": ("string", "name of the primary endpoint"),
+    "rule": ("string", "which draws of members count"),
+    "threshold": ("float", "least CITS of all members"),
+    "n_sets": ("int", "that are left"),
+    "estimate": ("float", "the effect; null where too few sets are left"),
+    "ci_low": ("float", "lower end of its interval"),
+    "ci_high": ("float", "upper end of its interval"),
+    "placebo_floor": ("float", "how much re-rendering alone moves it"),
+    "shift": ("object", "of the estimate from the headline, against its limit"),
+}
 # Cells that metadata show; the document has all.
 MAX_CELLS = 200
 
@@ -33,7 +59,11 @@ MAX_CELLS = 200
     check_specs=checks.INSTRUMENT_CHECKS,
 )
 def instrument(bucket: BucketResource) -> dg.MaterializeResult:
-    """Whether editor, filter and scorers are even enough to audit others with: one document."""
+    """Whether editor, filter and scorers are even enough to audit others with: one document.
+
+    Gaps between groups of sources and between directions of edits, each held against its own
+    limit. None of the checks blocks: what they find stands beside every number in the report.
+    """
     from cf_lab_assets.audits.declaration import canonical_json
     from cf_lab_assets.audits.instrument import document, examination
 
@@ -51,8 +81,9 @@ def instrument(bucket: BucketResource) -> dg.MaterializeResult:
         opened.put_bytes(key, written)
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": len(measured.gaps),
-            "dagster/uri": opened.url(key),
+            **faces.tabular(
+                names.INSTRUMENT, len(measured.gaps), faces.described(GAPS), opened.url(key)
+            ),
             "dataset_hash": dataset_hash,
             "sources": measured.sources,
             "examined_sources": measured.examined,
@@ -65,7 +96,6 @@ def instrument(bucket: BucketResource) -> dg.MaterializeResult:
 
 def _shown(measured: "Instrument") -> dict[str, Any]:
     """What the UI shows of the document: the widest gaps, and the editor's cells as a table."""
-    from cf_lab_assets.audits.figures import data_uri
     from cf_lab_assets.audits.instrument import plots
     from cf_lab_assets.audits.instrument.findings import number
 
@@ -84,10 +114,9 @@ def _shown(measured: "Instrument") -> dict[str, Any]:
         for name, one in measured.editor.items()
         for cell in one.cells
     ]
-    plot = data_uri(plots.gap_forest(measured.largest_gaps))
     return {
         "cells": dg.MetadataValue.table(cells[:MAX_CELLS]) if cells else "nothing was drawn",
-        "plot": dg.MetadataValue.md(f"![largest gaps]({plot})"),
+        "plot": faces.picture(plots.gap_forest(measured.largest_gaps), "largest gaps"),
     }
 
 
@@ -102,9 +131,12 @@ def _shown(measured: "Instrument") -> dict[str, Any]:
     check_specs=checks.MULTIVERSE_CHECKS,
 )
 def multiverse(bucket: BucketResource) -> dg.MaterializeResult:
-    """The audited models' primary effects by how strictly pairs are filtered."""
+    """The audited models' primary effects by how strictly pairs are filtered.
+
+    A headline that moves when only the cleanest pairs are kept would be the filter's, not the
+    model's.
+    """
     from cf_lab_assets.audits.declaration import canonical_json
-    from cf_lab_assets.audits.figures import data_uri
     from cf_lab_assets.audits.instrument import multiverse, plots
     from cf_lab_assets.models.artifacts import acceptance_threshold
 
@@ -126,14 +158,17 @@ def multiverse(bucket: BucketResource) -> dg.MaterializeResult:
         key = store.multiverse_key(dataset_hash)
         written = canonical_json(multiverse.as_document(points, dataset_hash, accepted))
         opened.put_bytes(key, written)
-    plot = plots.multiverse_curves(points) if points else b""
+    plot = dg.MetadataValue.md("too few sets for any primary effect")
+    if any(point.estimate is not None for point in points):
+        plot = faces.picture(plots.multiverse_curves(points), "effects by threshold")
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": len(points),
-            "dagster/uri": opened.url(key),
+            **faces.tabular(
+                names.MULTIVERSE, len(points), faces.described(POINTS), opened.url(key)
+            ),
             "dataset_hash": dataset_hash,
             "accepted_at": accepted,
-            "plot": dg.MetadataValue.md(f"![effects by threshold]({data_uri(plot)})"),
+            "plot": plot,
         },
         data_version=dg.DataVersion(sha256(written)),
         check_results=[

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cf_lab_assets import names
+from cf_lab_assets import faces, names
 
 if TYPE_CHECKING:
     from cf_lab_assets.audits.instrument.document import Instrument
@@ -140,14 +140,10 @@ def result(
 def _against(first: Finding | None) -> dict[str, Any]:
     """What was measured of one finding, and its limit."""
     if first is None:
-        return {
-            "measured": "insufficient",
-            **dict.fromkeys(("limit", "unit", "limit_from"), "none"),
-        }
+        return {**faces.held_against("insufficient", "none", "none"), "limit_from": "none"}
+    measured = "insufficient" if first.estimate is None else first.estimate
     return {
-        "measured": "insufficient" if first.estimate is None else first.estimate,
-        "limit": first.limit.value,
-        "unit": first.limit.unit,
+        **faces.held_against(measured, first.limit.value, first.limit.unit),
         "limit_from": first.limit.origin,
     }
 

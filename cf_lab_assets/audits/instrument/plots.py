@@ -5,20 +5,18 @@ They look like the report's: see `cf_lab_assets.audits.plots`.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cf_lab_assets.audits.instrument.findings import FAILS, HOLDS, Finding
 from cf_lab_assets.audits.instrument.multiverse import RULES, Point
-from cf_lab_assets.audits.plots import BAND, BLUE, GREY, INK, VERMILLION
+from cf_lab_assets.audits.plots import BAND, BLUE, GREY, INK, VERMILLION, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-DPI = 70  # a plot in the event log is kept small
-ROW = 0.34  # inches
+DPI = 110  # a plot in the event log is kept small, and legible in a dialog
+WIDTH, ROW = 7.2, 0.34  # inches
 LOOK = {FAILS: (VERMILLION, "s"), HOLDS: (BLUE, "o")}
 MARKS = dict(zip(RULES, ((BLUE, "o", "-"), (VERMILLION, "s", "--")), strict=True))
 
@@ -31,7 +29,7 @@ def gap_forest(gaps: Sequence[Finding]) -> bytes:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 1.1 + ROW * len(gaps)), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.1 + ROW * len(gaps)), dpi=DPI, layout="constrained")
     axis = figure.subplots()
     axis.axvspan(-1, 1, color=BAND, zorder=0)
     axis.axvline(0, color=INK, linewidth=0.9, zorder=1)
@@ -44,10 +42,10 @@ def gap_forest(gaps: Sequence[Finding]) -> bytes:
             axis.plot(ends, [row, row], color=colour, linewidth=1.7)
         axis.plot(gap.estimate / gap.limit.value, row, mark, color=colour, markersize=5)
     labels = [f"{gap.measure.replace('_', ' ')}\n{gap.subject} ({gap.verdict})" for gap in gaps]
-    axis.set_yticks(range(len(gaps)), labels, fontsize=7)
+    axis.set_yticks(range(len(gaps)), labels, fontsize=8)
     axis.set_ylim(len(gaps) - 0.4, -0.6)
     _plain(axis, "gap as a multiple of its limit (band: within)")
-    return _png(figure)
+    return png(figure)
 
 
 def multiverse_curves(points: Sequence[Point]) -> bytes:
@@ -57,7 +55,9 @@ def multiverse_curves(points: Sequence[Point]) -> bytes:
     models = list(dict.fromkeys(point.model for point in points))
     endpoints = list(dict.fromkeys(point.endpoint for point in points))
     figure = Figure(
-        figsize=(4.4 * len(models), 0.4 + 2.3 * len(endpoints)), dpi=DPI, layout="constrained"
+        figsize=(max(3.6 * len(models), WIDTH), 0.4 + 2.3 * len(endpoints)),
+        dpi=DPI,
+        layout="constrained",
     )
     axes = figure.subplots(len(endpoints), len(models), sharex=True, sharey="row", squeeze=False)
     for row, endpoint in enumerate(endpoints):
@@ -68,7 +68,7 @@ def multiverse_curves(points: Sequence[Point]) -> bytes:
             _plain(axes[row][column], "least CITS of all members" if row else "")
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def _curve(axis: Axes, points: Sequence[Point]) -> None:
@@ -100,13 +100,3 @@ def _plain(axis: Axes, label: str) -> None:
     axis.tick_params(labelsize=7, colors=INK, length=0)
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
-
-
-def _png(figure: Figure) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    # The Software entry would change the bytes with matplotlib's version.
-    figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
-    return buffer.getvalue()

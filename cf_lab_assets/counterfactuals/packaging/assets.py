@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from cf_lab_assets import names
+from cf_lab_assets import faces, names
 from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_resources.dagster import BucketResource, PublicationResource
 from cf_lab_resources.errors import LabError
@@ -26,6 +26,7 @@ def package(
     card and a datasheet. A package that is there is not made again.
     """
     from cf_lab_assets.counterfactuals.dataset import latest_hash
+    from cf_lab_assets.counterfactuals.packaging import rows
     from cf_lab_assets.counterfactuals.packaging.build import build_package
 
     store = bucket.open()
@@ -42,8 +43,12 @@ def package(
     files = made.manifest["files"]
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": made.manifest["pairs"],
-            "dagster/uri": store.url(made.prefix),
+            **faces.tabular(
+                names.PACKAGE,
+                made.manifest["pairs"],
+                faces.described(rows.described(), unique=["pair_id"]),
+                store.url(made.prefix),
+            ),
             "dataset_hash": dataset_hash,
             "package_sha256": made.sha256,
             "newly_made": made.new,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cf_lab_assets import names
+from cf_lab_assets import faces, names
 from cf_lab_assets.conditions import WITH_ITS_ASSET
 from cf_lab_assets.failures import RETRIES, failure
 from cf_lab_resources.dagster import BucketResource
@@ -81,13 +81,15 @@ def _newest(store: "Bucket") -> "Package":
     return package
 
 
-def _result(name: str, measured: int, faults: list[str], **more: Any) -> dg.AssetCheckResult:
+def _result(
+    name: str, measured: int, faults: list[str], unit: str, **more: Any
+) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=name,
         asset_key=names.PACKAGE,
         passed=not faults,
         description="; ".join(faults[:SHOWN]) or None,
-        metadata={"measured": measured, "limit": 0, "faults": faults[:SHOWN], **more},
+        metadata={**faces.held_against(measured, 0, unit), "faults": faults[:SHOWN], **more},
     )
 
 

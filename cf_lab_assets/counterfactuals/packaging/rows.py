@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from cf_lab_assets.counterfactuals import tables
+
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
@@ -30,6 +32,22 @@ def map_keys(table: pa.Table) -> dict[str, list[str]]:
                 keys.update(chunk.keys.unique().to_pylist())
             found[field.name] = sorted(keys)
     return found
+
+
+def described() -> dict[str, tuple[str, str]]:
+    """Types and meanings of a package's columns of pairs; a map's keys differ by dataset."""
+    kept = {
+        field.name: (str(field.type).replace("map<", "struct of <"), tables.MEANING[field.name])
+        for field in tables.schema("pairs")
+        if not field.name.endswith("_key")
+    }
+    found = {
+        **kept,
+        IMAGE: ("image", "the member, with its provenance signed into it"),
+        SOURCE_IMAGE: ("image", "the source's picture, or the base's"),
+        SIGNED_SHA256: ("string", "hash of the member's signed file"),
+    }
+    return {name: found[name] for name in [*FIRST, *(one for one in found if one not in FIRST)]}
 
 
 def pair_features(pairs: pa.Table) -> datasets.Features:

@@ -25,10 +25,24 @@ if TYPE_CHECKING:
 
 # What the last release was made from; read to find out whether there is anything to do.
 LAST_RUN = "pipeline/last_run.json"
+# What each batch's sets were last made from by this command, so that one new batch is one run.
+LAST_BATCHES = "pipeline/last_batches.json"
+# Steps that read what the batches hold.
+_READING_BATCHES = {
+    key.to_python_identifier() for key in (names.DATASET, names.PACKAGE, names.INSTRUMENT)
+}
 
 
 class RunFailed(LabError):
-    """A job of the pipeline failed; the message says which and why."""
+    """A job of the pipeline failed; the message says which and why.
+
+    Attributes:
+        step: key of the step that failed first; None where no step did.
+    """
+
+    def __init__(self, message: str, step: str | None = None) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class NoBatches(LabError):
@@ -59,14 +73,9 @@ def fingerprint(
     An editor whose content nothing pins is looked at anew, and `announce` told what is fetched.
     """
     from cf_lab_assets.models import artifacts
-    from cf_lab_assets.sources import batches
 
-    stored = {}
-    for batch in batches.stored_batches(bucket):
-        manifest = batches.read_manifest(bucket, batch)
-        stored[batch] = manifest.content_hash if manifest else None
     inputs = {
-        "batches": stored,
+        "batches": _contents(bucket),
         "models": artifacts.starter_manifest(),
         "models in use": artifacts.identity(bucket, announce),
         "publication": dict(definitions.resources or {})["publication"].open().identity,
@@ -76,6 +85,20 @@ def fingerprint(
         },
         "plan": plan,
     }
+    return _hash(inputs)
+
+
+def _contents(bucket: Bucket) -> dict[str, str | None]:
+    """Content hash of each stored batch; None where its manifest is gone."""
+    from cf_lab_assets.sources import batches
+
+    manifests = {
+        batch: batches.read_manifest(bucket, batch) for batch in batches.stored_batches(bucket)
+    }
+    return {batch: manifest and manifest.content_hash for batch, manifest in manifests.items()}
+
+
+def _hash(inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
@@ -108,7 +131,7 @@ def run(
         raise NoBatches("no source batch is there yet; give one with `cf-lab ingest FOLDER`")
     made_from = fingerprint(definitions, bucket, plan, announce)
     current = catalog.current_release()
-    last = _last_run(bucket)
+    last = _read_json(bucket, LAST_RUN)
     if current and last and last["fingerprint"] == made_from:
         made = catalog.get_release(last["release_id"])
         if made and made.state == "withdrawn":
@@ -116,10 +139,14 @@ def run(
         if made and made.state in ("current", "withdrawn"):
             return Outcome(current.release_id, changed=False)
     instance.add_dynamic_partitions(str(names.SOURCE_BATCHES.name), stored)
-    config = {names.EDIT_PLAN.to_python_identifier(): {"config": dict(plan)}} if plan else {}
-    for batch in stored:
-        execute(definitions, instance, automation.MAKE_COUNTERFACTUALS, announce, batch, config)
-    execute(definitions, instance, automation.REFRESH, announce)
+    _make_sets(definitions, instance, bucket, announce, plan)
+    try:
+        execute(definitions, instance, automation.REFRESH, announce)
+    except RunFailed as error:
+        if error.step in _READING_BATCHES:
+            # What is damaged of a batch shows here, and is mended where the batch is made again.
+            bucket.delete([LAST_BATCHES])
+        raise
     current = catalog.current_release()
     if current is None:
         raise RunFailed("the release was published and is not current; see the run in the UI")
@@ -130,10 +157,51 @@ def run(
     return Outcome(current.release_id, changed=True)
 
 
-def _last_run(bucket: Bucket) -> Mapping[str, Any] | None:
-    if not bucket.exists(LAST_RUN):
+def _make_sets(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    bucket: Bucket,
+    announce: Callable[[str], None],
+    plan: Mapping[str, Any] | None,
+) -> None:
+    """Make the sets of each batch whose own are not there, or were made from something else.
+
+    A batch is left alone where its table of accepted sets is the very object that this command
+    wrote for the same content, models, code and plan: whoever makes it by other means replaces it.
+    """
+    from cf_lab_assets.counterfactuals.dataset import accepted_tables
+    from cf_lab_assets.models import artifacts
+
+    made_by = automation.MAKE_COUNTERFACTUALS
+    assets = definitions.resolve_job_def(made_by).asset_layer.selected_asset_keys
+    shared = {
+        "models": artifacts.identity(bucket, lambda line: None),
+        "starter": artifacts.starter_manifest(),
+        "code": {
+            spec.key.to_user_string(): spec.code_version
+            for spec in definitions.resolve_all_asset_specs()
+            if spec.key in assets
+        },
+        "plan": plan,
+    }
+    config = {names.EDIT_PLAN.to_python_identifier(): {"config": dict(plan)}} if plan else {}
+    before = _read_json(bucket, LAST_BATCHES) or {}
+    tables, known = accepted_tables(bucket), {}
+    for batch, content in sorted(_contents(bucket).items()):
+        made_from, table = _hash({**shared, "content": content}), tables.get(batch)
+        if table and before.get(batch) == [made_from, table]:
+            known[batch] = before[batch]
+            continue
+        execute(definitions, instance, made_by, announce, batch, config)
+        known[batch] = [made_from, accepted_tables(bucket, batch)[batch]]
+        # At once, and with what follows as it was: a run that is killed has not lost the others.
+        bucket.put_bytes(LAST_BATCHES, json.dumps({**before, **known}).encode())
+
+
+def _read_json(bucket: Bucket, key: str) -> Mapping[str, Any] | None:
+    if not bucket.exists(key):
         return None
-    loaded: Mapping[str, Any] = json.loads(bucket.get_bytes(LAST_RUN))
+    loaded: Mapping[str, Any] = json.loads(bucket.get_bytes(key))
     return loaded
 
 
@@ -160,19 +228,22 @@ def execute(
         run_config={"loggers": {"console": {}}, "ops": dict(ops or {})},
     )
     if not result.success:
-        raise RunFailed(f"job {job} failed: {_first_failure(result)} (run {result.run_id})")
+        step, why = _first_failure(result)
+        said = f"{step}: {why}" if step else why
+        raise RunFailed(f"job {job} failed: {said} (run {result.run_id})", step)
 
 
-def _first_failure(result: dg.ExecuteInProcessResult) -> str:
+def _first_failure(result: dg.ExecuteInProcessResult) -> tuple[str | None, str]:
+    """The step that failed first, and why."""
     for event in result.all_events:
         if event.is_step_failure:
             data = event.step_failure_data
             if data.user_failure_data and data.user_failure_data.description:
-                return f"{event.step_key}: {data.user_failure_data.description}"
+                return event.step_key, data.user_failure_data.description
             if data.error:
                 cause = data.error.cause or data.error
-                return f"{event.step_key}: {_without_type(cause.message)}"
-    return "see the run's log in the UI"
+                return event.step_key, _without_type(cause.message)
+    return None, "see the run's log in the UI"
 
 
 def _without_type(message: str) -> str:

@@ -6,12 +6,15 @@ import shutil
 import dagster as dg
 import pytest
 
-from cf_lab_assets import pipeline
+from cf_lab_assets import names, pipeline
+from cf_lab_assets.counterfactuals import assets as counterfactuals
+from cf_lab_assets.counterfactuals import tables
 from cf_lab_assets.counterfactuals.dataset import latest_hash
 from cf_lab_assets.definitions import build_defs
 from cf_lab_assets.models import artifacts
 from cf_lab_assets.releases.gates import GATES
 from cf_lab_assets.releases.pointer import rollback
+from cf_lab_assets.sources import batches
 from cf_lab_assets.sources.ingest import ingest
 from cf_lab_assets.starter import world
 from cf_lab_assets.starter.portraits import write_image_folder
@@ -25,6 +28,7 @@ from cf_lab_resources.dagster import (
     CatalogResource,
     PublicationResource,
 )
+from cf_lab_tests.benchmarks import growth
 
 
 @pytest.fixture
@@ -74,8 +78,11 @@ def test_from_a_folder_of_portraits_to_a_release_and_no_further_without_change(
         assert again == pipeline.Outcome(first.release_id, changed=False)
 
         take_in(bucket, tmp_path, "second", 2, seed=6)
+        said.clear()
         second = pipeline.run(definitions, instance, bucket, catalog, said.append)
         assert second.changed
+        assert said[0] == "make_counterfactuals second"
+        assert "make_counterfactuals first" not in said
         assert second.release_id != first.release_id
         assert [(r.release_id, r.state) for r in catalog.list_releases()] == [
             (second.release_id, "current"),
@@ -98,6 +105,61 @@ def test_from_a_folder_of_portraits_to_a_release_and_no_further_without_change(
         stays = pipeline.run(definitions, instance, bucket, catalog, said.append)
         assert stays == pipeline.Outcome(first.release_id, changed=False)
         assert "withdrawn" in said[-1]
+
+
+def test_sets_are_made_again_only_where_they_are_not_what_this_command_made(
+    definitions, bucket, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(counterfactuals, "_load", lambda *_: growth.load_fake())
+    said = []
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def made(plan=None):
+            said.clear()
+            stored = batches.stored_batches(bucket)
+            instance.add_dynamic_partitions(names.SOURCE_BATCHES.name, stored)
+            pipeline._make_sets(definitions, instance, bucket, said.append, plan)
+            return [line.removeprefix("make_counterfactuals ") for line in said]
+
+        take_in(bucket, tmp_path, "first", 1, seed=5)
+        assert made() == ["first"]
+        assert made() == []
+
+        take_in(bucket, tmp_path, "second", 1, seed=6)
+        assert made() == ["second"]
+
+        plan = {"attributes": ["gender"]}
+        assert made(plan) == ["first", "second"]
+        assert made(plan) == []
+
+        key = tables.batch_key("first", "accepted_sets")
+        bucket.put_bytes(key, bucket.get_bytes(key))
+        assert made(plan) == ["first"]
+
+
+@pytest.mark.timeout(900)
+def test_a_release_that_fails_has_every_batch_looked_at_again(
+    definitions, bucket, tmp_path, postgres_url, monkeypatch
+):
+    monkeypatch.setattr(counterfactuals, "_load", lambda *_: growth.load_fake())
+    take_in(bucket, tmp_path, "first", 1, seed=5)
+    said = []
+    with dg.DagsterInstance.ephemeral() as instance, open_catalog(postgres_url) as catalog:
+        instance.add_dynamic_partitions(names.SOURCE_BATCHES.name, ["first"])
+        pipeline._make_sets(definitions, instance, bucket, said.append, None)
+        (accepted, *_) = tables.read_rows(bucket, "first", "accepted_sets")
+        drawn = tables.read_rows(bucket, "first", "candidates")
+        used = accepted["members"][0]["edit_id"]
+        key = next(row["image_key"] for row in drawn if row["edit_id"] == used)
+        whole = bucket.get_bytes(key)
+        bucket.put_bytes(key, b"damaged")
+
+        with pytest.raises(pipeline.RunFailed, match="damaged"):
+            pipeline.run(definitions, instance, bucket, catalog, said.append)
+        said.clear()
+        pipeline._make_sets(definitions, instance, bucket, said.append, None)
+        assert said == ["make_counterfactuals first"]
+        assert bucket.get_bytes(key) == whole
 
 
 def test_a_job_that_fails_says_which_and_why(definitions, bucket, tmp_path, postgres_url):

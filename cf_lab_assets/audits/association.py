@@ -9,7 +9,7 @@ raw, so that metrics are computed without the model.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cf_lab_assets.audits import asking
 from cf_lab_assets.audits.declaration import AuditConfig, canonical_json
 from cf_lab_assets.audits.errors import AuditError
+from cf_lab_assets.audits.remembered import Remembered, answers_key
 from cf_lab_resources.bucket import Bucket, BucketKeyError
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def respond(
 ) -> int:
     """Ask about every member and source picture and write the table.
 
+    What the model is known to answer about a picture it is not asked again (see `remembered`).
+
     Args:
         model: the audited model.
         name: what the lab calls it.
@@ -109,14 +112,12 @@ def respond(
         batch: pictures at once.
 
     Returns:
-        How many distinct pictures were asked about.
+        How many distinct pictures the answers are about.
 
     Raises:
         AuditError: The dataset is empty, a picture is missing or can't be read, the model can't
             be asked what is declared, or failed on too many pictures.
     """
-    import numpy as np
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not len(pairs):
@@ -130,9 +131,8 @@ def respond(
         )
     )
     failures = asking.Failures(name, len(keys), config.maximum_failures)
-    answers = ask_pictures(model, bucket, list(keys.values()), config, batch, failures)
-    each = len(answers) // len(keys)
-    index = {sha256: row for row, sha256 in enumerate(keys)}
+    index, answers = _answers(model, name, bucket, keys, config, batch, failures)
+    each = len(answers) // len(index)
     audit = {
         "model": {"name": name, **model.describe()},
         "dataset_hash": dataset_hash,
@@ -147,10 +147,48 @@ def respond(
         for role, rows in (("member", members), ("source", sources)):
             for start in range(0, len(rows), WRITTEN):
                 part = rows.slice(start, WRITTEN)
-                first = np.array([index[sha] * each for sha in _texts(part, "image_sha256")])
-                own = answers.take(pa.array((first[:, None] + np.arange(each)).ravel()))
+                numbers = [index[sha256] for sha256 in _texts(part, "image_sha256")]
+                own = answers.take(_places(numbers, each))
                 writer.write_table(_rows(name, role, part, own, audit))
     return len(keys)
+
+
+def _answers(
+    model: Audited,
+    name: str,
+    bucket: Bucket,
+    keys: Mapping[str, str],
+    config: AuditConfig,
+    batch: int,
+    failures: asking.Failures,
+) -> tuple[dict[str, int], pa.Table]:
+    """Answers about all pictures, those not remembered asked for, and each picture's number."""
+    import pyarrow as pa
+
+    known = Remembered(bucket, answers_key(name, model, config))
+    before = set(known.pictures)
+    new = [sha256 for sha256 in keys if sha256 not in before]
+    parts = [] if known.answers is None else [known.answers]
+    if new:
+        asked = ask_pictures(model, bucket, [keys[one] for one in new], config, batch, failures)
+        parts.append(asked)
+    answers = pa.concat_tables(parts)
+    index = {sha256: number for number, sha256 in enumerate([*known.pictures, *new])}
+    if new:
+        failed = {new[number] for number in failures.pictures}
+        kept = [sha256 for sha256 in keys if sha256 not in failed]
+        each = len(answers) // len(index)
+        known.keep(kept, answers.take(_places([index[one] for one in kept], each)))
+    return index, answers
+
+
+def _places(numbers: Sequence[int], each: int) -> pa.Array:
+    """Rows of so many answers each, from pictures' numbers."""
+    import numpy as np
+    import pyarrow as pa
+
+    first = np.asarray(numbers, np.int64) * each
+    return pa.array((first[:, None] + np.arange(each)).ravel())
 
 
 def ask_pictures(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.audits.errors import AuditError
+from cf_lab_assets.counterfactuals.tables import from_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,9 +86,7 @@ def read_table(
     bucket: Bucket, key: str, made_by: str, columns: list[str] | None = None
 ) -> pa.Table:
     """A parquet table from the bucket; raises as `read` does."""
-    import pyarrow.parquet as pq
-
-    return pq.read_table(io.BytesIO(read(bucket, key, made_by)), columns=columns)
+    return from_bytes(read(bucket, key, made_by), columns)
 
 
 def latest_dataset(bucket: Bucket) -> str:

@@ -2,7 +2,8 @@
 
 `datasets/<content hash>/` holds ``pairs.parquet`` (one row a member of a set),
 ``sets.parquet``, ``contact_sheet.png`` and, written last, ``manifest.json``. The content hash
-covers rows, pictures and configuration and no time, so the same inputs give the same dataset.
+covers rows, pictures and configuration and no time, so the same inputs give the same dataset,
+whether it is put together from nothing or from the newest one and the batches that are new.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from cf_lab_assets.counterfactuals import tables
 from cf_lab_assets.counterfactuals.acceptance import base_id, by_source
 from cf_lab_assets.counterfactuals.attribute_sets import value_of
+from cf_lab_assets.counterfactuals.carried import Origin, carry_over, tags, write_origins
 from cf_lab_assets.counterfactuals.contact_sheet import Cell, contact_sheet, png_bytes
 from cf_lab_assets.counterfactuals.plan import PLACEBO
 from cf_lab_assets.counterfactuals.shelf import Shelf
@@ -99,11 +101,15 @@ def _content_hash(rows: Iterable[Mapping[str, Any]], config: Mapping[str, Any]) 
     return digest.hexdigest()
 
 
-def shelve_batch(bucket: Bucket, batch: str, shelf: Shelf) -> None:
+def shelve_batch(bucket: Bucket, batch: str, shelf: Shelf) -> set[str]:
     """Put a batch's accepted sets on a shelf as rows of kinds ``pairs`` and ``sets``, by id.
 
     A source pair that came in an earlier batch too is one source: its sets count once.
+
+    Returns:
+        The batches that had put some of its sets there before.
     """
+    others = set()
     for row in tables.stream_rows(bucket, stored_pairs_key(bucket, batch), SOURCE_COLUMNS):
         shelf.put("source", row["source_id"], row)
     for row in tables.stream_rows(bucket, tables.batch_key(batch, "edit_plan")):
@@ -133,7 +139,34 @@ def shelve_batch(bucket: Bucket, batch: str, shelf: Shelf) -> None:
         if shelf.put("sets", accepted["set_id"], _set(accepted, batch, pairs)):
             for pair in pairs:
                 shelf.put("pairs", pair["pair_id"], pair)
+        else:
+            others.add(shelf.get("sets", accepted["set_id"])["batch"])
     shelf.clear("source", "edit", "drawn")
+    return others
+
+
+def _shelve(bucket: Bucket, batches: Sequence[str], shelf: Shelf) -> dict[str, Origin]:
+    """Put all batches' accepted sets on a shelf; what the dataset was made from."""
+    present = {batch: tag for batch, tag in tags(bucket).items() if batch in set(batches)}
+    origins = carry_over(bucket, latest_hash(bucket), present, shelf, _content_hash)
+    for number, batch in enumerate(batches):
+        if batch in origins:
+            continue
+        others = shelve_batch(bucket, batch, shelf)
+        if others & origins.keys() & set(batches[number:]):
+            # It comes before one that has kept its sets so far: all is put together in order.
+            shelf.clear("pairs", "sets")
+            for one in batches:
+                shelve_batch(bucket, one, shelf)
+            break
+    return {
+        batch: origins.get(batch) or _origin(bucket, batch, present[batch]) for batch in batches
+    }
+
+
+def _origin(bucket: Bucket, batch: str, tag: str) -> Origin:
+    source = json.loads(bucket.get_bytes(manifest_key(batch)))
+    return Origin(tag, source["content_hash"], read_made_with(bucket, batch))
 
 
 def _set(
@@ -175,8 +208,17 @@ def _pair(
 
 def finished_batches(bucket: Bucket) -> list[str]:
     """Source batches whose sets have been accepted or rejected, in order of name."""
-    keys = (info.key for info in bucket.list("counterfactuals/"))
-    return sorted(key.split("/")[1] for key in keys if key.endswith("/accepted_sets.parquet"))
+    return sorted(accepted_tables(bucket))
+
+
+def accepted_tables(bucket: Bucket, batch: str | None = None) -> dict[str, str]:
+    """By source batch, one or all, a tag of its table of accepted sets.
+
+    The tag changes when the object is written anew.
+    """
+    prefix = f"counterfactuals/{batch}" if batch else "counterfactuals"
+    tables = (info for info in bucket.list(prefix) if info.key.endswith("/accepted_sets.parquet"))
+    return {info.key.split("/")[1]: str(info.etag) for info in tables}
 
 
 def build_dataset(bucket: Bucket, batches: Sequence[str]) -> Dataset:
@@ -190,16 +232,14 @@ def build_dataset(bucket: Bucket, batches: Sequence[str]) -> Dataset:
         NothingAccepted: no batch has an accepted set.
         MixedModels: the batches were made with different models.
     """
-    manifests, made_with = {}, {}
     with (
         tempfile.TemporaryDirectory() as folder,
         closing(Shelf(Path(folder) / "rows")) as shelf,
         tables.staged("pairs", "sets") as staged,
     ):
-        for batch in batches:
-            shelve_batch(bucket, batch, shelf)
-            manifests[batch] = json.loads(bucket.get_bytes(manifest_key(batch)))["content_hash"]
-            made_with[batch] = read_made_with(bucket, batch)
+        origins = _shelve(bucket, batches, shelf)
+        manifests = {batch: one.content_hash for batch, one in origins.items()}
+        made_with = {batch: one.made_with for batch, one in origins.items()}
         for table in ("pairs", "sets"):
             for row in shelf.in_order(table):
                 staged.add(table, row)
@@ -231,6 +271,7 @@ def build_dataset(bucket: Bucket, batches: Sequence[str]) -> Dataset:
         listed = Path(folder) / "manifest.json"
         with tables.on_disk(listed), listed.open("w") as file:
             file.writelines(_manifest_parts(manifest, shelf.in_order("images")))
+        write_origins(bucket, content_hash, origins)
         _write(bucket, made, staged, listed)
     return made
 

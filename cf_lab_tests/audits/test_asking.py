@@ -303,3 +303,70 @@ def test_a_callable_is_audited_as_a_partition_where_its_family_is_declared(
 def test_an_audited_model_that_is_not_configured_is_unknown(bucket: Bucket) -> None:
     with pytest.raises(audited.ModelUnknown, match="starter-balanced"):
         audited.open_audited("gpt", bucket, 4)
+
+
+class Counting(Scripted):
+    """A model whose files the lab has, and that counts what it is shown."""
+
+    def __init__(self, broken: Callable[[int], bool] = lambda red: False, files: str = "a") -> None:
+        super().__init__(broken)
+        self.shown: set[bytes] = set()
+        self.files = files
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "files": {"model.safetensors": self.files}}
+
+    def _ask(self, answer: Callable[[int], Any]) -> Ask[Any]:
+        asked = super()._ask(answer)
+
+        def ask(images: Sequence[Image.Image]) -> list[Any]:
+            self.shown |= {image.tobytes() for image in images}
+            return list(asked(images))
+
+        return ask
+
+
+def test_a_model_is_asked_about_new_pictures_only_and_the_table_is_the_same(
+    bucket, pairs, tmp_path, respond
+):
+    some = pairs.slice(0, len(pairs) // 2)
+    first = Counting()
+    association.respond(first, "m", bucket, some, CONFIG, tmp_path / "some", DATASET_HASH)
+    second, anew = Counting(), Scripted()
+    table = respond(second)
+    assert first.shown
+    assert second.shown
+    assert not first.shown & second.shown
+    assert table.equals(respond(anew)), "one that was asked about all of them at once"
+    third = Counting()
+    assert respond(third).equals(table)
+    assert not third.shown
+
+
+def test_other_files_another_declaration_or_a_damaged_memory_have_all_asked_anew(bucket, respond):
+    first = Counting()
+    respond(first)
+    other = Counting(files="b")
+    respond(other)
+    assert other.shown == first.shown
+    declared = Counting()
+    respond(declared, CONFIG.model_copy(update={"prompt_template": "a picture of {occupation}"}))
+    assert declared.shown == first.shown
+    for info in list(bucket.list("audits/answers")):
+        bucket.put_bytes(info.key, b"damaged")
+    after = Counting()
+    respond(after)
+    assert after.shown == first.shown
+
+
+def test_a_picture_that_failed_is_asked_about_again(respond):
+    respond(Counting(lambda red: red == 3))
+    again = Counting()
+    table = respond(again)
+    assert {picture[0] for picture in again.shown} == {3}
+    assert table["failure"].null_count == len(table)
+
+
+def test_an_endpoint_is_asked_anew_each_time(bucket, respond):
+    respond(Scripted())
+    assert not list(bucket.list("audits/answers"))

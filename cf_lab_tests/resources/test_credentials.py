@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
 
-from cf_lab_resources.credentials import home_key, keys
+from cf_lab_resources.credentials import home_key, keys, pictures
 from cf_lab_resources.credentials.home_key import home_test_key, signing_key
 from cf_lab_resources.credentials.keys import SigningKey, SigningKeyError, load_signing_key
 from cf_lab_resources.credentials.pictures import (
     PictureSigner,
     SigningError,
+    Verdict,
     Verifier,
     without_credentials,
 )
@@ -286,6 +287,28 @@ def test_trusted_untrusted_broken_and_missing_are_told_apart(
         assert verdict.state == state
         assert verdict.intact is (state in ("trusted", "untrusted"))
         assert bool(verdict.problems) is (state != "trusted")
+        for _ in range(2):
+            assert verifier.verify_once(picture) == verdict
+
+
+def test_a_verdict_is_remembered_by_the_bytes_and_the_anchors(
+    key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Counting(Verifier):
+        def verify(self, picture: bytes, media_type: str = "image/png") -> Verdict:
+            asked.append(picture)
+            return super().verify(picture, media_type)
+
+    monkeypatch.setattr(pictures, "_verdicts", {})
+    one, other = sign(key), sign(key, png((3, 2, 1)))
+    for picture, anchors in ((one, [key.anchor]), (one, []), (other, [])) * 3:
+        Counting(anchors).verify_once(picture)
+    assert asked == [one, one, other]
+    monkeypatch.setattr(pictures, "REMEMBERED", 3)
+    Counting().verify_once(png())
+    assert len(pictures._verdicts) == 1, "memory has a bound"
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense", png()[:-3]])

@@ -1,9 +1,10 @@
 """Making a package: `packages/<dataset hash>/<identity>/` in the bucket, manifest last.
 
-Signatures are new each time, so a package is told apart by what goes into it: the dataset's
-content hash, the package's format, licence, publisher and signing certificate. One that is there
-is not made again. A run that was killed goes on after the last whole shard. A finished package that
-has lost something since is left as it is, as a release may name its manifest's hash: another one is
+Signatures differ each time that they are made, so a package is told apart by what goes into it:
+the dataset's content hash, the package's format, licence, publisher and signing certificate. One
+that is there is not made again. Pictures that the newest package has signed already keep their
+signatures. A run that was killed goes on after the last whole shard. A finished package that has
+lost something since is left as it is, as a release may name its manifest's hash: another one is
 made beside it, at `<identity>-2/`.
 """
 
@@ -20,20 +21,23 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets.counterfactuals.dataset import dataset_prefix
-from cf_lab_assets.counterfactuals.packaging import card, croissant
+from cf_lab_assets.counterfactuals.packaging import card, croissant, provenance
 from cf_lab_assets.counterfactuals.packaging.facts import read_facts
 from cf_lab_assets.counterfactuals.packaging.manifest import (
     CERTIFICATES,
     FORMAT,
     MANIFEST,
+    NEWEST,
     File,
     Package,
     PackageError,
     described,
     latest_key,
+    newest_package,
     package_prefix,
     read_package,
 )
+from cf_lab_assets.counterfactuals.packaging.reuse import SignedBefore
 from cf_lab_assets.counterfactuals.packaging.rows import packaged, pair_features, set_features
 from cf_lab_assets.counterfactuals.packaging.shards import (
     SHARD_BYTES,
@@ -79,7 +83,8 @@ def build_package(
     prefix, found = _find(bucket, package_prefix(dataset_hash, publication))
     if found is None:
         found = _Build(bucket, dataset_hash, publication, prefix).run(report, shard_bytes)
-    bucket.put_bytes(latest_key(dataset_hash), json.dumps({"prefix": prefix}).encode())
+    for key in (latest_key(dataset_hash), NEWEST):
+        bucket.put_bytes(key, json.dumps({"prefix": prefix}).encode())
     return found
 
 
@@ -120,6 +125,7 @@ class _Build:
         self._sets = _sorted_table(self._dataset_file(dataset_hash, "sets.parquet"))
         self._features = {"pairs": pair_features(self._pairs), "sets": set_features(self._sets)}
         self._sheet = self._dataset_file(dataset_hash, "contact_sheet.png")
+        self._form = provenance.form(self._dataset["models"].get("editor", {}))
 
     def run(self, report: Report, shard_bytes: int) -> Package:
         shards = plan_shards(self._pairs, self._dataset["images"], shard_bytes)
@@ -132,6 +138,7 @@ class _Build:
             "dataset": self._dataset["content_hash"],
             **self._publication.identity,
             "test_key": self._publication.key.is_test,
+            "form": self._form,
             "lab_version": __version__,
             "pairs": self._dataset["pairs"],
             "sets": self._dataset["sets"],
@@ -145,19 +152,12 @@ class _Build:
         return Package(self._prefix, manifest, hashlib.sha256(data).hexdigest(), new=True)
 
     def _write_shards(self, shards: list[Shard], report: Report) -> list[File]:
-        from cf_lab_resources.credentials.pictures import PictureSigner
-
         writer = None
         files: list[File] = []
         for shard in shards:
             done = self._finished(shard)
             if done is None:
-                writer = writer or ShardWriter(
-                    self._bucket,
-                    PictureSigner(self._publication.key),
-                    self._dataset,
-                    self._features["pairs"],
-                )
+                writer = writer or self._writer()
                 with self._folder() as folder:
                     done = [
                         self._put(folder, path) for path in writer.write(self._pairs, shard, folder)
@@ -168,8 +168,20 @@ class _Build:
             report(
                 f"shard {shard.index + 1} of {shard.count}: {shard.start + shard.rows} of "
                 f"{self._pairs.num_rows} pictures signed"
+                + (f", {writer.signed} of them anew" if writer else "")
             )
         return files
+
+    def _writer(self) -> ShardWriter:
+        from cf_lab_resources.credentials.pictures import PictureSigner
+
+        key = self._publication.key
+        before = SignedBefore(
+            self._bucket, newest_package(self._bucket), key.fingerprint, self._form
+        )
+        return ShardWriter(
+            self._bucket, PictureSigner(key), self._dataset, self._features["pairs"], before
+        )
 
     def _part_key(self, shard: Shard) -> str:
         """Key of a finished shard's record; another cut into shards has other names."""

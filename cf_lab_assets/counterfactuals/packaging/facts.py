@@ -143,11 +143,11 @@ def _acceptance(bucket: Bucket, batches: Sequence[str]) -> list[Acceptance]:
     for batch in batches:
         for table in ("accepted_sets", "rejected_sets"):
             try:
-                found = tables.read_rows(bucket, batch, table)
+                data = bucket.get_bytes(tables.batch_key(batch, table))
             except BucketKeyError:
                 return []  # a part of the counts would be a wrong rate
-            for row in found:
-                counts[row["attribute"]][table] += 1
+            for attribute in tables.from_bytes(data, ["attribute"])["attribute"].to_pylist():
+                counts[attribute][table] += 1
     return [
         Acceptance(attribute, found["accepted_sets"], found["rejected_sets"])
         for attribute, found in sorted(counts.items())

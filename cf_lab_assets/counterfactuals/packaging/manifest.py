@@ -1,7 +1,8 @@
 """A package in the bucket: where it lies, what its manifest says, and which is a dataset's newest.
 
 `packages/<dataset hash>/<identity>/manifest.json` is written last and names every other file;
-`packages/<dataset hash>/latest.json` names the newest package of a dataset.
+`packages/<dataset hash>/latest.json` names the newest package of a dataset, `packages/latest.json`
+the newest of all.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "manifest.json"
 CERTIFICATES = "certificates.pem"
+# Whose signed pictures the next package may take over.
+NEWEST = "packages/latest.json"
 
 
 class PackageError(LabError):
@@ -82,6 +85,13 @@ def find_package(bucket: Bucket, dataset_hash: str) -> Package | None:
             f"{prefix}/{MANIFEST} is missing or damaged; materialise counterfactuals/package again"
         )
     return found
+
+
+def newest_package(bucket: Bucket) -> Package | None:
+    """The package that was made last, of whatever dataset; None where it is gone."""
+    if not bucket.exists(NEWEST):
+        return None
+    return read_package(bucket, json.loads(bucket.get_bytes(NEWEST))["prefix"])
 
 
 def read_package(bucket: Bucket, prefix: str) -> Package | None:

@@ -15,12 +15,14 @@ prompted values. The credentials carry hashes, seeds and the instruction.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from cf_lab_resources import __version__
-from cf_lab_resources.credentials.pictures import Verdict
+from cf_lab_resources.credentials.pictures import GENERATOR, Verdict
 
 EDITED, CREATED = "c2pa.edited", "c2pa.created"
 _TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype"
@@ -76,6 +78,17 @@ def credentials(row: Mapping[str, Any], editor: Mapping[str, Any]) -> dict[str, 
             {"label": "cawg.training-mining", "data": {"entries": TRAINING_MINING}},
         ],
     }
+
+
+def form(editor: Mapping[str, Any]) -> str:
+    """A hash of all that credentials say whatever the row: wording, names, versions, the editor."""
+    blank = dict.fromkeys(
+        ("pair_id", "caption", "image_sha256", "source_image_sha256", "edit_id", "instruction"), ""
+    )
+    blank |= {"draw": 0, "noise_seed": 0}
+    said = [credentials(row, editor) for row in (blank, {**blank, "instruction": None})]
+    document = json.dumps([GENERATOR, source_title(blank), said], sort_keys=True)
+    return hashlib.sha256(document.encode()).hexdigest()
 
 
 def _agent(editor: Mapping[str, Any]) -> dict[str, str]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
+    from cf_lab_assets.counterfactuals.packaging.reuse import Pictures, SignedBefore
     from cf_lab_resources.bucket import Bucket
     from cf_lab_resources.credentials.pictures import PictureSigner
 
@@ -109,6 +110,7 @@ class ShardWriter:
         signer: PictureSigner,
         manifest: Mapping[str, Any],
         features: datasets.Features,
+        before: SignedBefore,
     ) -> None:
         """Takes what all shards share.
 
@@ -117,7 +119,13 @@ class ShardWriter:
             signer: signs them.
             manifest: the dataset's.
             features: of a pair, from `rows.pair_features`.
+            before: what need not be signed again.
+
+        Attributes:
+            signed: how many pictures were signed, and not passed on as they were.
         """
+        self.signed = 0
+        self._before = before
         self._bucket = bucket
         self._signer = signer
         self._manifest = manifest
@@ -161,6 +169,12 @@ class ShardWriter:
         return paths
 
     def _signed(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        signed, source = self._before.find(row) or self._sign(row)
+        whole = packaged(row, {IMAGE: signed, SOURCE_IMAGE: source})
+        return {**whole, SIGNED_SHA256: hashlib.sha256(signed).hexdigest()}
+
+    def _sign(self, row: Mapping[str, Any]) -> Pictures:
+        self.signed += 1
         picture = self._picture(row, "image")
         edited = provenance.action_of(row) == provenance.EDITED
         source = self._picture(row, "source_image") if edited else None
@@ -170,8 +184,7 @@ class ShardWriter:
             provenance.source_title(row),
             provenance.credentials(row, self._editor),
         )
-        whole = packaged(row, {IMAGE: signed, SOURCE_IMAGE: source})
-        return {**whole, SIGNED_SHA256: hashlib.sha256(signed).hexdigest()}
+        return signed, source
 
     def _picture(self, row: Mapping[str, Any], column: str) -> bytes:
         from cf_lab_resources.bucket import BucketKeyError

@@ -200,7 +200,7 @@ class _Judge:
 
     def _row(self, row: Mapping[str, Any]) -> None:
         png = _picture(row[IMAGE])
-        verdict = self.verifier.verify(png)
+        verdict = self.verifier.verify_once(png)
         faults = list(verdict.problems) if not verdict.intact else []
         if verdict.intact:
             faults += provenance.contradictions(verdict, row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from cf_lab_assets.counterfactuals.packaging.manifest import (
     read_package,
 )
 from cf_lab_assets.counterfactuals.packaging.shards import PictureDamaged
+from cf_lab_assets.counterfactuals.packaging.verification import verify_package
+from cf_lab_resources.bucket import open_bucket
 from cf_lab_tests.counterfactuals.packaging.conftest import SHARD_BYTES
 from cf_lab_tests.releases.sample import publication, write_dataset
 
@@ -40,7 +43,8 @@ def test_a_package_holds_what_its_manifest_says_and_no_leftovers(packaged):
         info.key.removeprefix(f"{package.prefix}/") for info in packaged.bucket.list("packages")
     }
     listed = {file["path"] for file in package.manifest["files"]}
-    assert there - {f"packages/{packaged.dataset_hash}/latest.json"} == listed | {"manifest.json"}
+    pointers = {f"packages/{packaged.dataset_hash}/latest.json", "packages/latest.json"}
+    assert there - pointers == listed | {"manifest.json"}
     assert package.manifest["shards"] == 4
     assert package.manifest["pairs"] == 20
     for name in ("README.md", "datasheet.md", "croissant.json", "contact_sheet.png"):
@@ -64,6 +68,87 @@ def test_a_package_that_is_there_is_not_made_again(bucket, dataset_hash):
     again = build(bucket, dataset_hash, report=said.append)
     assert (again.new, again.sha256, said) == (False, first.sha256, [])
     assert find_package(bucket, dataset_hash).sha256 == first.sha256
+
+
+def signed_pictures(bucket, package):
+    """Rows of a package by pair, with the bytes of their pictures."""
+    shards = (
+        pq.read_table(io.BytesIO(bucket.get_bytes(f"{package.prefix}/{file['path']}")))
+        for file in package.manifest["files"]
+        if file["path"].startswith("data/")
+    )
+    return {row["pair_id"]: row for shard in shards for row in shard.to_pylist()}
+
+
+def verified(bucket, package):
+    found = verify_package(
+        lambda path: bucket.get_bytes(f"{package.prefix}/{path}"), package.manifest
+    )
+    return (found.count, found.faults)
+
+
+def test_a_larger_dataset_keeps_the_signatures_of_an_earlier_package(bucket, dataset_hash):
+    first = build(bucket, dataset_hash)
+    said = []
+    larger = write_dataset(bucket, sources=6, report=False, package=False)
+    second = build(bucket, larger, report=said.append)
+    old, new = (signed_pictures(bucket, one) for one in (first, second))
+    assert said[-1].endswith(f"{len(new)} pictures signed, {len(new) - len(old)} of them anew")
+    assert set(old) < set(new)
+    for pair_id, row in old.items():
+        assert {**new[pair_id], "batch": None} == {**row, "batch": None}
+    assert verified(bucket, second) == (len(new), [])
+
+    from_nothing = open_bucket("memory://")
+    write_dataset(from_nothing, sources=6, report=False, package=False)
+    other = signed_pictures(from_nothing, build(from_nothing, larger))
+    signed = ("image", "signed_sha256")
+    for pair_id, row in other.items():
+        assert {k: v for k, v in row.items() if k not in signed} == {
+            k: v for k, v in new[pair_id].items() if k not in signed
+        }
+
+
+def changed_claim(pairs, sets):
+    for row in pairs[:3]:
+        row["instruction"] = "make it something else"
+
+
+def test_a_picture_of_which_something_else_is_claimed_is_signed_anew(bucket, dataset_hash):
+    old = signed_pictures(bucket, build(bucket, dataset_hash))
+    other = write_dataset(bucket, spoil=changed_claim, report=False, package=False)
+    package = build(bucket, other)
+    new = signed_pictures(bucket, package)
+    assert sum(new[pair]["signed_sha256"] != old[pair]["signed_sha256"] for pair in old) == 3
+    assert verified(bucket, package) == (len(old), [])
+
+
+@pytest.mark.parametrize("damage", ["signer", "form", "file", "gone"])
+def test_signatures_of_a_package_that_does_not_fit_are_not_kept(
+    bucket, dataset_hash, tmp_path, damage
+):
+    from cf_lab_resources.credentials.home_key import home_test_key
+
+    first = build(bucket, dataset_hash)
+    mine = publication()
+    if damage == "signer":
+        mine = replace(mine, key=home_test_key(tmp_path / "signing"))
+    elif damage == "form":
+        manifest = {**first.manifest, "form": "another"}
+        bucket.put_bytes(f"{first.prefix}/manifest.json", json.dumps(manifest).encode())
+    else:
+        for file in first.manifest["files"]:
+            key = f"{first.prefix}/{file['path']}"
+            if file["path"].startswith("data/") and damage == "file":
+                bucket.put_bytes(key, bucket.get_bytes(key)[:-1])
+            elif file["path"].startswith("data/"):
+                bucket.delete([key])
+    larger = write_dataset(bucket, sources=5, report=False, package=False)
+    said = []
+    package = build(bucket, larger, mine, report=said.append)
+    count = package.manifest["pairs"]
+    assert said[-1].endswith(f"{count} pictures signed, {count} of them anew")
+    assert verified(bucket, package) == (count, [])
 
 
 def test_another_publisher_licence_or_key_makes_another_package(bucket, dataset_hash, tmp_path):

@@ -50,7 +50,7 @@ def release_gates(
             severity=dg.AssetCheckSeverity.ERROR,
             description=result.detail,
             metadata={
-                "measured": "not measured" if result.measured is None else result.measured,
+                "measured": _readable(result.measured),
                 "limit": result.limit,
                 "unit": result.unit,
                 "limit_from": ORIGINS[result.name],
@@ -87,6 +87,11 @@ def every_gate_still_holds(bucket: BucketResource, catalog: CatalogResource) -> 
             "waived": ", ".join(one.name for one in results if one.waived_until) or "none",
         },
     )
+
+
+def _readable(measured: float | None) -> float | str:
+    # Scores are float32: more than six decimals are noise.
+    return "not measured" if measured is None else round(measured, 6)
 
 
 def _evaluate(

@@ -29,9 +29,10 @@ class Person:
         """Stop a sensor on the page of automations."""
         self.page.goto("/automation")
         row = self.page.locator(f"a[href$='/sensors/{sensor}'] + div")
-        row.locator("input[type=checkbox]").wait_for(state="attached")
-        row.locator("label").click()
-        row.locator("input:not(:checked)").wait_for(state="attached")
+        row.locator("input:enabled").wait_for(state="attached")
+        if row.locator("input:checked").count():
+            row.locator("label").click()
+        row.locator("input:enabled:not(:checked)").wait_for(state="attached")
 
     def make_dataset(self, batch):
         """Have a batch's counterfactuals, the dataset of all batches and its audits made."""
@@ -47,7 +48,7 @@ class Person:
         self.page.get_by_role("button", name="Materialize all").click()
         if partition is not None:
             self.page.get_by_text("Select a partition").click()
-            self.page.get_by_text(partition, exact=True).last.click()
+            self.page.get_by_text(partition, exact=True).filter(visible=True).first.click()
             self.page.get_by_role("button", name="Launch 1 run").wait_for()
             self.photograph(f"partition-of-{job}")
             self.page.get_by_role("button", name="Launch 1 run").click()

@@ -24,7 +24,7 @@ ORIGINS = {gate.name: gate.origin for gate in GATES}
             gate.name,
             asset=names.RELEASE_CANDIDATE,
             blocking=True,
-            description=f"{gate.description} Limit: {gate.origin}.",
+            description=f"{gate.description} Limit: {gate.limit:g} {gate.unit} ({gate.origin}).",
         )
         for gate in GATES
     ],

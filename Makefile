@@ -68,6 +68,7 @@ test-int8: install
 	$(BIN)/uv pip install -q --no-config --compile-bytecode --target $(VENV)/int8 --no-deps '$(INT8)'
 	PYTHONPATH=$(VENV)/int8 $(PYTEST) -m int8
 
+# Photographs of the UI are kept in the folder that CF_LAB_TEST_SCREENSHOTS names.
 # Exit code 5 of pytest says that there is no such test, which is not a failure.
 test-browser: install
 	@if ! command -v chromium >/dev/null 2>&1 && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \

@@ -109,6 +109,7 @@ def ingest(
 
 
 def _ingest(lab: Lab, path: Path, batch: str | None) -> str:
+    from cf_lab_assets.instance import is_there, offer, open_instance
     from cf_lab_assets.sources.captions import starter_rules
     from cf_lab_assets.sources.ingest import ingest as take_in
 
@@ -124,6 +125,9 @@ def _ingest(lab: Lab, path: Path, batch: str | None) -> str:
             limits=rules.limits,
             progress=progress,
         )
+    if is_there(lab.settings):  # Else `up` or `run` offers the batch when it makes one.
+        with open_instance(lab.settings, lab.endpoints) as instance:
+            offer(instance, [result.batch])
     return result.summary()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,18 @@ retention:
 sensors: {use_threads: true, num_workers: 2}
 schedules: {use_threads: true, num_workers: 2}
 """
+
+
+def is_there(settings: Settings) -> bool:
+    """Whether an instance was ever opened in this home."""
+    return (settings.dagster_folder / "dagster.yaml").exists()
+
+
+def offer(instance: dg.DagsterInstance, batches: Sequence[str]) -> None:
+    """Make source batches partitions: the UI offers no others, and no run takes others."""
+    from cf_lab_assets import names
+
+    instance.add_dynamic_partitions(str(names.SOURCE_BATCHES.name), batches)
 
 
 def prepare_home(settings: Settings, endpoints: Endpoints) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cf_lab_assets import automation, names
+from cf_lab_assets.instance import offer
 from cf_lab_assets.lost_runs import run_tags
 from cf_lab_resources.errors import LabError
 
@@ -138,7 +139,7 @@ def run(
             announce(f"release {made.release_id} of these inputs was withdrawn and stays so")
         if made and made.state in ("current", "withdrawn"):
             return Outcome(current.release_id, changed=False)
-    instance.add_dynamic_partitions(str(names.SOURCE_BATCHES.name), stored)
+    offer(instance, stored)
     _make_sets(definitions, instance, bucket, announce, plan)
     try:
         execute(definitions, instance, automation.REFRESH, announce)

@@ -164,14 +164,12 @@ def run_until_interrupted(
 
 def _prepare_instance(settings: Settings, endpoints: Endpoints) -> None:
     """Fail runs that an earlier `up` left behind, and offer every ingested batch in the UI."""
-    from cf_lab_assets import names
-    from cf_lab_assets.instance import open_instance
+    from cf_lab_assets.instance import offer, open_instance
     from cf_lab_assets.sources import batches
     from cf_lab_resources.bucket import open_bucket
 
     with open_instance(settings, endpoints) as instance:
-        stored = sorted(batches.stored_batches(open_bucket(endpoints.bucket_url)))
-        instance.add_dynamic_partitions(str(names.SOURCE_BATCHES.name), stored)
+        offer(instance, batches.stored_batches(open_bucket(endpoints.bucket_url)))
 
 
 def _start_dagster(

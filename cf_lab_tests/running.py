@@ -10,12 +10,19 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from cf_lab_assets.servers import fetch
 from cf_lab_resources.embedded import processes
 from cf_lab_resources.embedded.servers import free_port
 
 CF_LAB = str(Path(sys.executable).with_name("cf-lab"))
-START_SECONDS = 300
+ENDED = ("SUCCESS", "FAILURE", "CANCELED")
+RUNS = """{ runsOrError { ... on Runs { results {
+    runId status assetSelection { path } } } } }"""
+EVENTS = """query($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
+    ... on ExecutionStepFailureEvent { stepKey error { message } } } } } }"""
+START_SECONDS = 600  # thirty where nothing else runs; an end that comes first is seen at once
 STOP_SECONDS = 30
 REPOSITORY = {"repositoryLocationName": "cf_lab", "repositoryName": "__repository__"}
 LAUNCH = """mutation($params: ExecutionParams!) {
@@ -113,11 +120,23 @@ class Up:
     def reaches(self, run_id, *statuses, seconds=240):
         return eventually(lambda: self.status(run_id) in statuses, seconds)
 
-    def newest_run(self):
-        """Id of the newest run, or None."""
-        query = "{ runsOrError(limit: 1) { ... on Runs { results { runId } } } }"
-        runs = self.graphql(query)["runsOrError"]["results"]
-        return runs[0]["runId"] if runs else None
+    def runs(self):
+        """Id, status and assets of all runs, newest first."""
+        return self.graphql(RUNS)["runsOrError"]["results"]
+
+    def failures(self, run_id):
+        """What the log of a run says of its failures."""
+        events = self.graphql(EVENTS, id=run_id)["logsForRun"]["events"]
+        return "\n".join(
+            f"{event['stepKey']}: {event['error']['message']}"
+            for event in events
+            if event.get("error")
+        )
+
+    def pairs(self, dataset_hash):
+        """The rows of a dataset's pairs, from the bucket."""
+        path = self.home / "bucket" / "datasets" / dataset_hash / "pairs.parquet"
+        return pq.read_table(path).to_pylist()
 
 
 @contextmanager

@@ -1,12 +1,16 @@
 """The command as people meet it: help at once, results on standard output, errors in one line."""
 
+import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from cf_lab_assets import names
+from cf_lab_assets.instance import open_instance
 from cf_lab_resources import embedded
 from cf_lab_resources.bucket import open_bucket
 from cf_lab_resources.settings import Settings
@@ -66,6 +70,19 @@ def test_a_sample_is_ingested_and_again_is_nothing_to_do(cf_lab, tmp_path):
     assert first.returncode == 0, first.stderr
     assert "2 pairs stored" in first.stdout
     assert "nothing to do" in cf_lab("ingest", str(folder), "--batch", "two").stdout
+
+
+def test_a_batch_is_a_partition_as_soon_as_it_is_ingested(cf_lab, home, tmp_path, monkeypatch):
+    folder = tmp_path / "late"
+    assert cf_lab("sample", str(folder), "--count", "2", "--seed", "4").returncode == 0
+    settings = Settings(home=home)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    with embedded.running(settings) as endpoints, open_instance(settings, endpoints) as instance:
+        offered = partial(instance.get_dynamic_partitions, names.SOURCE_BATCHES.name)
+        assert "late" not in offered()
+        done = cf_lab("ingest", str(folder), "--batch", "late")
+        assert done.returncode == 0, done.stderr
+        assert "late" in offered()
 
 
 def test_a_folder_that_is_not_there_is_named(cf_lab, tmp_path):

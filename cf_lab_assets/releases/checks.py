@@ -31,7 +31,7 @@ FAILED_GATES = "failed gates"
             gate.name,
             asset=names.RELEASE_CANDIDATE,
             blocking=True,
-            description=f"{gate.description} Limit: {gate.origin}.",
+            description=f"{gate.description} Limit: {gate.limit:g} {gate.unit} ({gate.origin}).",
             automation_condition=WITH_ITS_ASSET,
         )
         for gate in GATES
@@ -62,11 +62,7 @@ def release_gates(
             severity=dg.AssetCheckSeverity.ERROR,
             description=result.detail,
             metadata={
-                **faces.held_against(
-                    "not measured" if result.measured is None else result.measured,
-                    result.limit,
-                    result.unit,
-                ),
+                **faces.held_against(_readable(result.measured), result.limit, result.unit),
                 "limit_from": ORIGINS[result.name],
                 WAIVED_UNTIL: result.waived_until or NOT_WAIVED,
             },
@@ -106,6 +102,11 @@ def every_gate_still_holds(
             "waived": ", ".join(one.name for one in results if one.waived_until) or "none",
         },
     )
+
+
+def _readable(measured: float | None) -> float | str:
+    # Scores are float32: more than six decimals are noise.
+    return "not measured" if measured is None else round(measured, 6)
 
 
 def _evaluate(

@@ -1,0 +1,135 @@
+"""A release from the first click to the API, and the next one, which a bad picture stops.
+
+All of it is done by clicks in the UI, but for delivering the batches and planting the picture.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+
+import pytest
+
+from cf_lab_assets import automation, names
+from cf_lab_assets.releases.gates import GATES, NO_HASH_MISMATCH
+from cf_lab_tests.browser.conftest import deliver, person_before
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(3600)]
+
+SECOND_BATCH = "second"
+# Two portraits give pictures enough, and each more costs seconds.
+FEW = 2
+
+
+@dataclass(frozen=True)
+class Refused:
+    """What became of the second release.
+
+    Attributes:
+        planted: bucket key of the picture that was overwritten.
+        pairs: ids of the pairs that only this release would have brought.
+        gates: what the UI showed of each gate, by name.
+        run_id: of the run that was to make the release current all the same.
+    """
+
+    planted: str
+    pairs: list[str]
+    gates: dict
+    run_id: str
+
+
+@pytest.fixture(scope="module")
+def refused(chromium, lab, album, released, tmp_path_factory):
+    """Of a second batch's dataset a picture is overwritten, then somebody tries to publish it."""
+    deliver(lab.home, tmp_path_factory.mktemp("second") / "new", SECOND_BATCH, FEW, seed=6)
+    with person_before(chromium, lab, album) as person:
+        person.make_dataset(SECOND_BATCH)
+        latest = json.loads((lab.home / "bucket" / "datasets" / "latest.json").read_bytes())
+        rows = lab.pairs(latest["content_hash"])
+        new = [row for row in rows if row["batch"] == SECOND_BATCH]
+        planted = next(row["image_key"] for row in new if not row["is_placebo"])
+        overwrite(lab, planted, new[0]["source_image_key"])
+        judged = person.run_job(automation.PUBLISH)
+        person.watch(judged, "Failure")
+        person.photograph("5-publishing-has-failed")
+        gates = {gate.name: person.look_at_gate(gate) for gate in GATES}
+        person.look_at_gate(NO_HASH_MISMATCH)
+        person.photograph("6-a-gate-is-red")
+        run_id = person.materialise(*names.RELEASE_CURRENT.path)
+        person.watch(run_id, "Failure")
+    return Refused(planted, [row["pair_id"] for row in new], gates, run_id)
+
+
+def overwrite(lab, key, other):
+    """Puts another picture's bytes in a picture's place: it can be opened as before."""
+    bucket = lab.home / "bucket"
+    staged = (bucket / key).with_suffix(".planted")
+    staged.write_bytes((bucket / other).read_bytes())
+    os.replace(staged, bucket / key)
+
+
+def test_every_run_that_was_clicked_for_is_shown_as_a_success(released):
+    assert released.made >= 4
+    assert released.succeeded == released.made
+
+
+@pytest.mark.parametrize("gate", GATES, ids=[gate.name for gate in GATES])
+def test_a_gate_of_the_good_release_is_green_with_number_and_limit(released, gate):
+    shown = released.gates[gate.name]
+    assert shown["verdict"] == "Passed"
+    assert float(shown["limit"]) == gate.limit
+    assert shown["unit"] == gate.unit
+    if gate.limit:
+        assert float(shown["measured"]) >= gate.limit
+    else:
+        assert float(shown["measured"]) == 0
+
+
+def test_the_api_answers_from_the_release(released, api):
+    assert released.release["state"] == "current"
+    assert {row["batch"] for row in released.pairs.values()} == {"portraits"}
+    assert len(released.pairs) > 10
+    for pair_id, row in released.pairs.items():
+        assert_served(api, released.served[pair_id], row, released.release["release_id"])
+
+
+def assert_served(api, answer, row, release_id):
+    """Record and picture are those of a pair's row, and of a release."""
+    assert answer.status_code == 200
+    assert answer.headers["x-release-id"] == answer.json()["release_id"] == release_id
+    record = answer.json()
+    for column in ("pair_id", "set_id", "value", "caption", "image_sha256"):
+        assert record[column] == row[column]
+    picture = api.get(record["image"])
+    assert hashlib.sha256(picture.content).hexdigest() == row["image_sha256"]
+
+
+def test_the_overwritten_picture_turns_one_gate_red_that_names_it(refused):
+    red = [name for name, shown in refused.gates.items() if shown["verdict"] == "Failed"]
+    assert red == [NO_HASH_MISMATCH.name]
+    shown = refused.gates[NO_HASH_MISMATCH.name]
+    assert float(shown["measured"]) == 1
+    assert float(shown["limit"]) == 0
+    assert refused.planted in shown["sentence"]
+    assert "restore the bucket" in shown["sentence"]
+
+
+def test_the_run_of_the_current_release_is_refused_with_gate_and_remedy(person, refused):
+    person.page.goto(f"/runs/{refused.run_id}")
+    said = person.page.get_by_text(f"is refused by 1 of {len(GATES)} gates").first
+    said.wait_for()
+    person.photograph("7-the-release-is-refused")
+    for words in (NO_HASH_MISMATCH.name, refused.planted, "materialise releases/candidate anew"):
+        assert words in said.inner_text()
+
+
+def test_the_old_release_is_still_served(released, refused, api):
+    current = api.get("/v1/releases/current")
+    assert current.json() == released.release
+    assert current.headers["x-release-id"] == released.release["release_id"]
+    for pair_id, before in released.served.items():
+        now = api.get(f"/v1/pairs/{pair_id}")
+        assert now.json() == before.json()
+        assert_served(api, now, released.pairs[pair_id], released.release["release_id"])
+    for pair_id in refused.pairs:
+        assert api.get(f"/v1/pairs/{pair_id}").status_code == 404

@@ -96,7 +96,9 @@ def _contents(bucket: Bucket) -> dict[str, str | None]:
     manifests = {
         batch: batches.read_manifest(bucket, batch) for batch in batches.stored_batches(bucket)
     }
-    return {batch: manifest and manifest.content_hash for batch, manifest in manifests.items()}
+    return {
+        batch: manifest.content_hash if manifest else None for batch, manifest in manifests.items()
+    }
 
 
 def _hash(inputs: Mapping[str, Any]) -> str:

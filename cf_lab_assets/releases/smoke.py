@@ -1,9 +1,9 @@
 """A release as users will see it: records whose answers are known are asked of the lookup API.
 
-The API that is asked is the deployed one, where there is a key of the scope `shadow` to it, under the
-release's id; otherwise one that is started in this process, on the same stores. What must
-come back is made anew from the dataset, so that it is right only if the records are whole in
-Postgres, Redis holds no others under their keys, and the API joins them well.
+The API that is asked is the deployed one, under the release's id, where there is a key of the scope
+`shadow` to it; otherwise one that is started in this process, on the same stores. What must come
+back is made anew from the dataset, so that it is right only if the records are whole in Postgres,
+Redis holds no others under their keys, and the API joins them well.
 """
 
 from __future__ import annotations

@@ -82,10 +82,8 @@ def credentials(row: Mapping[str, Any], editor: Mapping[str, Any]) -> dict[str, 
 
 def form(editor: Mapping[str, Any]) -> str:
     """A hash of all that credentials say whatever the row: wording, names, versions, the editor."""
-    blank = dict.fromkeys(
-        ("pair_id", "caption", "image_sha256", "source_image_sha256", "edit_id", "instruction"), ""
-    )
-    blank |= {"draw": 0, "noise_seed": 0}
+    texts = ("pair_id", "caption", "image_sha256", "source_image_sha256", "edit_id", "instruction")
+    blank: dict[str, Any] = {**dict.fromkeys(texts, ""), "draw": 0, "noise_seed": 0}
     said = [credentials(row, editor) for row in (blank, {**blank, "instruction": None})]
     document = json.dumps([GENERATOR, source_title(blank), said], sort_keys=True)
     return hashlib.sha256(document.encode()).hexdigest()

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,7 +59,13 @@ class Lab:
     endpoints: Endpoints
     bucket: Bucket
     catalog: Catalog
-    cache: Cache
+
+    @cached_property
+    def cache(self) -> Cache:
+        """Redis, which few commands need."""
+        from cf_lab_resources.cache import open_cache
+
+        return open_cache(self.endpoints.redis_url)
 
 
 @contextmanager
@@ -70,7 +77,6 @@ def opened(migrated: bool = True) -> Iterator[Lab]:
     """
     from cf_lab_resources import embedded
     from cf_lab_resources.bucket import open_bucket
-    from cf_lab_resources.cache import open_cache
     from cf_lab_resources.catalog import migrate, open_catalog
 
     settings = Settings.from_env()
@@ -83,7 +89,6 @@ def opened(migrated: bool = True) -> Iterator[Lab]:
             endpoints,
             open_bucket(endpoints.bucket_url),
             open_catalog(endpoints.postgres_url),
-            open_cache(endpoints.redis_url),
         )
 
 
@@ -532,11 +537,15 @@ def release_rollback(
     reason: Annotated[str, typer.Option(help="Kept with the release's events.")] = "",
 ) -> None:
     """Make an earlier release current again and withdraw the current one."""
-    from cf_lab_assets.releases.pointer import rollback
-
     with opened(migrated=False) as lab:
-        now = rollback(lab.catalog, lab.cache, to=to, reason=reason)
-        print(f"release {now.release_id} is current")
+        flip = lab.catalog.roll_back(to, reason=reason)
+        print(f"release {flip.release_id} is current", flush=True)
+        # Redis' client takes longer to import than all of this.
+        from cf_lab_assets.releases.pointer import follow
+
+        moved = follow(lab.catalog, lab.cache, flip)
+        if moved.cache_error:
+            say(f"the cache was not brought up to date: {moved.cache_error}")
 
 
 @release_app.command("waive")

@@ -2,10 +2,11 @@
 
 Postgres alone decides, in one transaction; Redis has a copy as a hint for an API that can't reach
 Postgres when it starts. The order is: clear the hint, move Postgres' pointer, set the hint. A
-kill in between leaves no hint or the right one, never the wrong one; the next publication, or
-`reconcile`, sets it again. No reader sees half of a change: a release is whole in Postgres before
-it can be current, each request asks for one release's records only, and Postgres tells the API of
-each change.
+kill in between leaves no hint or the right one, never the wrong one. A rollback is urgent and moves
+Postgres' pointer before it asks the cache for anything; a kill then leaves the old hint for the
+minute until `reconcile` is run. No reader sees half of a change: a release is whole in Postgres
+before it can be current, each request asks for one release's records only, and Postgres tells the
+API of each change.
 
 A release is warm in the cache before it becomes current. The one before stays warm for as long as
 people are likely to want it back, so that a rollback is a change of the pointer and nothing else;
@@ -93,7 +94,17 @@ def rollback(
     Raises:
         CatalogError: There is nothing to roll back to, or the named release can't be it.
     """
-    moved = _move(catalog, cache, lambda: catalog.roll_back(to, of, reason))
+    return follow(catalog, cache, catalog.roll_back(to, of, reason))
+
+
+def follow(catalog: Catalog, cache: Cache, flip: Flip) -> Moved:
+    """Brings the cache up to date after a rollback that the catalog has done."""
+
+    def hint() -> None:
+        with catalog.publishing():
+            _set_hint(catalog, cache)
+
+    moved = Moved(flip.release_id, flip.previous, flip.changed, attempt(hint))
     return _tidied(catalog, cache, moved)
 
 

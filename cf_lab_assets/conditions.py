@@ -72,7 +72,7 @@ def _conditions() -> dict[dg.AssetKey, Condition]:
     elsewhere = ~AUTOMATION.executed_with_root_target()
     coming = AUTOMATION.will_be_requested()
     another = AUTOMATION.data_version_changed()
-    changed = AUTOMATION.any_deps_match((another & elsewhere) | coming).ignore(BATCHES)
+    changed = AUTOMATION.any_deps_match(another & elsewhere).ignore(BATCHES)
 
     # What a gate kept back, or a failure, is made once the gate lets it through, or once what it is
     # made from is made again, be it the same.
@@ -82,7 +82,8 @@ def _conditions() -> dict[dg.AssetKey, Condition]:
     overdue = (AUTOMATION.any_deps_match(again) & kept_back).ignore(BATCHES)
 
     lost = AUTOMATION.newly_missing()
-    follows = _once_at_rest((changed | overdue | lost).since_last_handled())
+    news = (changed | overdue | lost).since_last_handled()
+    follows = _once_at_rest(AUTOMATION.any_deps_match(coming) | news)
     # Where a dependency is made by the same run, that run itself stops at its blocking checks.
     passed = AUTOMATION.all_checks_match(AUTOMATION.check_passed(), blocking_only=True)
     gates_passed = AUTOMATION.all_deps_match(coming | passed)

@@ -39,32 +39,40 @@ _GATED = [names.RELEASE_CANDIDATE, names.RELEASE_CURRENT]
 WITH_ITS_ASSET = AUTOMATION.any_deps_match(AUTOMATION.will_be_requested())
 
 
-def _eager(changed: Condition) -> Condition:
-    """Dagster's own, but for what counts as a change, and whatever became of single batches.
+def _once_at_rest(due: Condition) -> Condition:
+    """Where it is due, and neither it nor what it is made from is being made, or missing.
 
     A batch that was refused has no accepted sets and never will have: it must not keep the others
     waiting.
     """
-    eager: Condition = AUTOMATION.eager()
     missing = AUTOMATION.any_deps_missing().ignore(BATCHES)
-    return eager.replace("any_deps_updated", changed).replace("any_deps_missing", missing)
+    return due & ~missing & ~AUTOMATION.any_deps_in_progress() & ~AUTOMATION.in_progress()
+
+
+def _dataset() -> Condition:
+    """Once a batch was made after it, one refresh after the other.
+
+    A request does not settle that, for a batch may come between the run's reading and the next
+    look; only that it was made later does. Where making it failed it waits for another batch.
+    """
+    batch_made = AUTOMATION.any_deps_match(AUTOMATION.newly_updated()).allow(BATCHES)
+    older = batch_made.since(AUTOMATION.newly_updated()) & ~AUTOMATION.execution_failed()
+    # The steps of a refresh read the newest dataset, which must stay the same.
+    refreshing = AUTOMATION.asset_matches(names.RELEASE_CURRENT, AUTOMATION.in_progress())
+    return _once_at_rest(older | batch_made.since_last_handled()) & ~refreshing
 
 
 def _conditions() -> dict[dg.AssetKey, Condition]:
     """When the assets from dataset to current release are made again.
 
-    The dataset follows its batches. Of all others only another content of what they are made from
-    is a change, so that what is made again the same (the nightly dataset, the model artifacts of
-    each batch) has no consequences.
+    But for the dataset only another content of what they are made from is a change, so that what is
+    made again the same (the nightly dataset, the model artifacts of each batch) has no
+    consequences.
     """
     elsewhere = ~AUTOMATION.executed_with_root_target()
     coming = AUTOMATION.will_be_requested()
-    batch_made = AUTOMATION.any_deps_match(AUTOMATION.newly_updated() & elsewhere).allow(BATCHES)
-    # One refresh after the other: their steps read the newest dataset, which must stay the same.
-    refreshing = AUTOMATION.asset_matches(names.RELEASE_CURRENT, AUTOMATION.in_progress())
-
     another = AUTOMATION.data_version_changed()
-    changed = AUTOMATION.any_deps_match((another & elsewhere) | coming).ignore(BATCHES)
+    changed = AUTOMATION.any_deps_match(another & elsewhere).ignore(BATCHES)
 
     # What a gate kept back, or a failure, is made once the gate lets it through, or once what it is
     # made from is made again, be it the same.
@@ -72,13 +80,17 @@ def _conditions() -> dict[dg.AssetKey, Condition]:
     again = (AUTOMATION.newly_updated() & elsewhere) | judged
     kept_back = AUTOMATION.any_deps_match(another).since(AUTOMATION.newly_updated())
     overdue = (AUTOMATION.any_deps_match(again) & kept_back).ignore(BATCHES)
+
+    lost = AUTOMATION.newly_missing()
+    news = (changed | overdue | lost).since_last_handled()
+    follows = _once_at_rest(AUTOMATION.any_deps_match(coming) | news)
     # Where a dependency is made by the same run, that run itself stops at its blocking checks.
     passed = AUTOMATION.all_checks_match(AUTOMATION.check_passed(), blocking_only=True)
     gates_passed = AUTOMATION.all_deps_match(coming | passed)
     return {
-        names.DATASET: _eager(batch_made) & ~refreshing,
-        **dict.fromkeys(_FOLLOWS, _eager(changed | overdue)),
-        **dict.fromkeys(_GATED, _eager(changed | overdue) & gates_passed),
+        names.DATASET: _dataset(),
+        **dict.fromkeys(_FOLLOWS, follows),
+        **dict.fromkeys(_GATED, follows & gates_passed),
     }
 
 

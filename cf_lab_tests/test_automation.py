@@ -215,6 +215,21 @@ def test_a_batch_that_comes_during_a_refresh_is_in_the_next(published):
     assert published.asks_for() == REFRESHED
 
 
+def test_a_batch_that_comes_before_the_look_after_a_refresh_is_in_the_next(published):
+    published.take_in("second")
+    assert published.follow().success
+    published.take_in("third")
+    assert published.asks_for() == REFRESHED
+
+
+def test_a_dataset_that_is_refused_is_not_tried_again_but_with_the_next_batch(published):
+    published.broken.add(names.DATASET)
+    assert refreshed_in_vain(published) == set()
+    published.broken.clear()
+    published.take_in("third")
+    assert published.asks_for() == REFRESHED
+
+
 def test_a_refused_batch_neither_makes_a_release_nor_keeps_others_from_it(lab):
     lab.broken.add(names.SOURCE_PAIRS)
     assert not lab.take_in("bad").success

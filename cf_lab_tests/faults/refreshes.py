@@ -172,7 +172,7 @@ class Watch(threading.Thread):
         print(f"VIOLATION {text}", flush=True)
 
     def run(self) -> None:
-        while not self.over.wait(0.3):
+        while not self.over.wait(0.5):
             try:
                 self.look()
             except Exception as error:  # whatever it was, the next look counts

@@ -28,7 +28,7 @@ concurrency:
 run_monitoring:
   enabled: true
   poll_interval_seconds: 10
-  start_timeout_seconds: 120
+  start_timeout_seconds: 180
   cancel_timeout_seconds: 60
   free_slots_after_run_end_seconds: 1  # a killed run gives none back by itself
 # For crashes: steps have retry policies of their own. A server that is killed again and again may

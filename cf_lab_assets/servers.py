@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cf_lab_resources.settings import Settings
 
 LOCATION = "cf_lab"
+LAUNCH_SECONDS = 180
 WORKSPACE = """\
 # Written by cf-lab up at every start.
 load_from:
@@ -178,6 +179,9 @@ def _start_dagster(
     from cf_lab_assets.instance import prepare_home
 
     home = prepare_home(settings, endpoints)
+    # Dagster's own minute is too short for a run's process to start on a busy machine, and a run
+    # that isn't launched in time has failed.
+    os.environ.setdefault("DAGSTER_GRPC_TIMEOUT_SECONDS", str(LAUNCH_SECONDS))
     port = free_port()
     workspace = home / "workspace.yaml"
     workspace.write_text(WORKSPACE.format(host=HOST, port=port, location=LOCATION))

@@ -3,9 +3,11 @@
     python -m cf_lab_tests.faults.refreshes --kills 20 --seed 1
 
 Small batches of portraits are dropped into `incoming/` all the time; automation alone makes
-releases of them. One victim after another is killed with SIGKILL and the lab has to recover by
-itself, while a thread looks at what must hold at every moment. At the end the release is compared
-with the one that an undisturbed lab makes of the same batches.
+releases of them. After the first release one victim after another is killed with SIGKILL and the
+lab has to recover by itself, while a thread looks at what must hold at every moment. After some
+rounds of kills the next ones wait for a new release: on a busy machine a run would otherwise be
+killed more often than the lab tries it again. At the end the release is compared with the one that
+an undisturbed lab makes of the same batches.
 """
 
 from __future__ import annotations
@@ -56,6 +58,8 @@ PAUSE_SECONDS = 16.0  # at most, between a recovery and the next kill
 WORKER_SECONDS = 900.0  # until a run goes on that can be killed
 RECOVERY_SECONDS = 240.0
 GIVEN_UP_SECONDS = 90.0  # then a failed run that nothing retries is counted as given up
+ROUNDS = 5  # in each of which every victim is killed once; then a new release has to come
+RELEASE_SECONDS = 1800.0
 SETTLED_SECONDS = 70.0  # two ticks of the automation in which nothing is left to do
 END_SECONDS = 1500.0
 BACKENDS = 0.25  # of Postgres' kills hit a client's backend, not the postmaster
@@ -168,7 +172,7 @@ class Watch(threading.Thread):
         print(f"VIOLATION {text}", flush=True)
 
     def run(self) -> None:
-        while not self.over.wait(0.3):
+        while not self.over.wait(0.5):
             try:
                 self.look()
             except Exception as error:  # whatever it was, the next look counts
@@ -382,7 +386,9 @@ class Drill:
                 continue
             if run["endTime"] > time.time() - GIVEN_UP_SECONDS:
                 return f"run {run_id} has failed and nothing retries it"
-            self._given_up.add(run_id)
+            if run_id not in self._given_up:
+                self._given_up.add(run_id)
+                print(f"run {run_id} is given up", flush=True)
         return None
 
     def _run_of(self, worker: int) -> str | None:
@@ -405,6 +411,16 @@ class Drill:
                 if started := WORKER_STARTED.search(event.get("message", "")):
                     self._workers[run_id] = int(started[1])
         return self._workers.get(run_id)
+
+    def wait_for_release(self) -> None:
+        """Wait until another release than now is current."""
+        count, deadline = len(self._watch.releases), time.monotonic() + RELEASE_SECONDS
+        while len(self._watch.releases) == count:
+            if time.monotonic() > deadline:
+                self._watch.violation(f"no new release within {RELEASE_SECONDS:.0f} s")
+                return
+            time.sleep(0.5)
+        print(f"{time.strftime('%H:%M:%S')} release {self._watch.releases[-1]}", flush=True)
 
     def settle(self, dropped: list[str]) -> None:
         """Wait until all batches are released and nothing goes on any more."""
@@ -502,8 +518,6 @@ def drill(folder: Path, kills: int, seed: int) -> tuple[str, list[str]]:
         seed: of victims' order, of moments and of portraits.
     """
     chance = random.Random(seed)
-    order = [victim for victim in VICTIMS for _ in range(kills)]
-    chance.shuffle(order)
     homes = folder / "killed", folder / "undisturbed"
     home_test_key(folder / "signing")
     for home in homes:  # packages are named by their signer too
@@ -514,8 +528,11 @@ def drill(folder: Path, kills: int, seed: int) -> tuple[str, list[str]]:
         drilled = Drill(lab, stores, watch, chance)
         deliveries.start()
         watch.start()
-        for victim in order:
-            drilled.kill(victim)
+        for number in range(kills):
+            if number % ROUNDS == 0:
+                drilled.wait_for_release()
+            for victim in chance.sample(VICTIMS, len(VICTIMS)):
+                drilled.kill(victim)
         deliveries.over.set()
         deliveries.join()
         drilled.settle(deliveries.dropped)

@@ -4,6 +4,7 @@ import re
 
 from cf_lab_assets import automation
 from cf_lab_assets.definitions import defs
+from cf_lab_assets.releases.gates import GATES
 from cf_lab_tests.running import ENDED
 
 # A run of the smallest batch takes one minute where nothing else is running.
@@ -80,11 +81,24 @@ class Person:
         self.page.get_by_role("button", name="View").first.wait_for()
         return self.page.get_by_text(status, exact=True).count()
 
-    def look_at_gate(self, gate):
-        """What the candidate's checks tab shows of a gate: sentence, verdict and metadata."""
+    def look_at_gates(self, photographed):
+        """What the candidate's checks tab shows of each gate: sentence, verdict and metadata.
+
+        Args:
+            photographed: by station, the gate that its photograph shows.
+        """
         self.page.goto("/assets/releases/candidate?view=checks")
-        self.page.get_by_text(gate.name, exact=True).first.click()
-        self.page.get_by_text(gate.origin, exact=True).wait_for()
+        found = {}
+        for gate in GATES:
+            self.page.get_by_text(gate.name, exact=True).first.click()
+            # No two gates say the same of their limit, so that this one's page is there.
+            self.page.get_by_text(gate.origin, exact=True).wait_for()
+            found[gate.name] = self._shown_of_check()
+            for station in [name for name, shown in photographed.items() if shown == gate]:
+                self.photograph(station)
+        return found
+
+    def _shown_of_check(self):
         shown = self.page.locator("body").inner_text()
         sentence, verdict = re.search(
             r"Latest execution\s+(.*?)\s+Evaluation result\s+(\w+)", shown, re.DOTALL

@@ -6,7 +6,7 @@ a string.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -183,7 +183,7 @@ def _told() -> Iterator[None]:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
-def _today() -> Any:
+def _today() -> date:
     return datetime.now(UTC).date()
 
 

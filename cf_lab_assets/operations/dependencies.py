@@ -112,8 +112,8 @@ def installed(path: Sequence[str] | None = None) -> list[Distribution]:
 def licence_of(distribution: importlib.metadata.Distribution) -> str:
     """The licence by the metadata's expression, else by its classifiers, else by its free text."""
     about = distribution.metadata
-    if expression := about.get("License-Expression"):
-        return expression
+    if expressions := about.get_all("License-Expression"):
+        return str(expressions[0])
     names = [
         one.rpartition(" :: ")[2]
         for one in about.get_all("Classifier") or []
@@ -121,7 +121,7 @@ def licence_of(distribution: importlib.metadata.Distribution) -> str:
     ]
     if names:
         return ", ".join(sorted(set(names)))
-    text = (about.get("License") or "").strip()
+    text = "\n".join(about.get_all("License") or []).strip()
     # Some put the whole licence there.
     return text if text and len(text) <= MAX_LICENCE and "\n" not in text else UNKNOWN
 
@@ -132,7 +132,7 @@ def locked(lock: Path = LOCK) -> Versions:
         lines = lock.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return Versions(unchecked=f"there is no deploy/{lock.name} beside the package")
-    found = {}
+    found: dict[str, str] = {}
     for line in lines:
         if "==" not in line or line.startswith((" ", "#")):
             continue
@@ -161,7 +161,7 @@ def newest(
     command = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", "list"]
     command += ["--format=json", "--retries=1", f"--exclude={OWN_NAME}", *options]
     end = time.monotonic() + seconds
-    found = {}
+    found: dict[str, str] = {}
     for which, version in (("--outdated", "latest_version"), ("--uptodate", "version")):
         try:
             done = subprocess.run(

@@ -8,7 +8,8 @@ from cf_lab_resources.catalog.connections import Database
 
 # Partitions count as their table; what indexes and long values take is in it.
 _TABLES = """
-    SELECT coalesce(pg_partition_root(c.oid), c.oid)::regclass::text, sum(pg_total_relation_size(c.oid))
+    SELECT coalesce(pg_partition_root(c.oid), c.oid)::regclass::text,
+           sum(pg_total_relation_size(c.oid))
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%%' AND n.nspname <> 'information_schema'
     GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT %s

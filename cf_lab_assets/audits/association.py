@@ -117,6 +117,7 @@ def respond(
     Raises:
         AuditError: The dataset is empty, a picture is missing or can't be read, the model can't
             be asked what is declared, or failed on too many pictures.
+        ContentDamaged: A picture is another than the dataset's.
     """
     import pyarrow.parquet as pq
 
@@ -227,7 +228,7 @@ def _open(bucket: Bucket, key: str) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        image = Image.open(io.BytesIO(bucket.get_bytes(key)))
+        image = Image.open(io.BytesIO(bucket.get_content(key)))
         image.load()
     except BucketKeyError as error:
         raise AuditError(

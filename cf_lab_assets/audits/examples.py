@@ -116,6 +116,9 @@ def pictures(
         bucket: holds the pictures.
         pairs: of the dataset, with set_id, value, image_key and source_image_key.
         chosen: of `examples_of`.
+
+    Raises:
+        ContentDamaged: a picture is another than the dataset's.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -146,7 +149,7 @@ def _sheet(
     from cf_lab_resources.images import small_jpeg
 
     def opened(key: str) -> Image.Image:
-        return Image.open(io.BytesIO(bucket.get_bytes(key)))
+        return Image.open(io.BytesIO(bucket.get_content(key)))
 
     laid = []
     for one in own:

@@ -387,7 +387,8 @@ def no_hash_mismatch(
         NO_HASH_MISMATCH,
         faults,
         f"{len(pictures)} pictures and the dataset",
-        "restore the bucket from its backup, or make the dataset again",
+        "restore the bucket from its backup, or run make_counterfactuals of the batch and "
+        "make_dataset again, by which what is damaged is drawn anew",
     )
 
 

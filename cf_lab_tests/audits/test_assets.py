@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from cf_lab_assets import names
-from cf_lab_assets.audits import assets, association, checks, report, signature, store
+from cf_lab_assets.audits import assets, association, checks, examples, report, signature, store
 from cf_lab_assets.audits.declaration import AuditConfig
 from cf_lab_assets.audits.errors import AuditError
 from cf_lab_assets.models import artifacts
-from cf_lab_resources.bucket import Bucket, open_bucket
+from cf_lab_resources.bucket import Bucket, ContentDamaged, open_bucket
 from cf_lab_resources.dagster import BucketResource, CatalogResource, PublicationResource
 from cf_lab_resources.engine.audited import load_audited
 from cf_lab_tests.audits.synthetic import DATASET_HASH, SMALL, put_dataset, tiny_clip
@@ -318,6 +318,32 @@ def test_a_missing_picture_is_named(
             tmp_path / "responses.parquet",
             DATASET_HASH,
         )
+
+
+def overwrite(bucket: Bucket, key: pa.Scalar, other: pa.Scalar) -> str:
+    """Put another picture's bytes in a picture's place: it can be opened as before."""
+    bucket.put_bytes(key.as_py(), bucket.get_bytes(other.as_py()))
+    return str(key.as_py())
+
+
+def test_no_model_is_asked_about_a_picture_that_was_overwritten(
+    tmp_path: Path, bucket: Bucket, folders: dict[str, Path]
+) -> None:
+    pairs = put_dataset(bucket, 2)
+    planted = overwrite(bucket, pairs["image_key"][0], pairs["image_key"][1])
+    model, path = load_audited(folders[MODELS[0]]), tmp_path / "responses.parquet"
+    with pytest.raises(ContentDamaged, match=planted):
+        association.respond(model, "m", bucket, pairs, SMALL, path, DATASET_HASH)
+
+
+def test_no_report_shows_a_picture_that_was_overwritten(bucket: Bucket) -> None:
+    pairs = put_dataset(bucket, 2)
+    chosen = {"model": "m", "endpoint": "e", "kind": examples.LARGEST, "effect": 0.1}
+    chosen["set_id"] = pairs["set_id"][0].as_py()
+    assert examples.pictures(bucket, pairs, [chosen])["m"]
+    planted = overwrite(bucket, pairs["image_key"][0], pairs["image_key"][1])
+    with pytest.raises(ContentDamaged, match=planted):
+        examples.pictures(bucket, pairs, [chosen])
 
 
 @pytest.mark.parametrize("asset", [*assets.responses, *assets.bias_metrics, assets.bias_report])

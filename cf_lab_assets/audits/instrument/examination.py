@@ -158,7 +158,7 @@ def _pictures(
         for start in range(0, len(work), AHEAD):
             part = work[start : start + AHEAD]
             keys = list(dict.fromkeys(key for one in part for key in one.keys))
-            decoded = readers.map(lambda key: np.asarray(decode(bucket.get_bytes(key))), keys)
+            decoded = readers.map(lambda key: np.asarray(decode(bucket.get_content(key))), keys)
             read = dict(zip(keys, decoded, strict=True))
             for one in part:
                 yield one, read

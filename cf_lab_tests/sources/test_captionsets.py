@@ -92,14 +92,17 @@ def test_the_captions_of_social_counterfactuals(bucket: Bucket) -> None:
         (["data/train-00000-of-00001.parquet", "README.md"], "Parquet"),
         (["a.tar", "b.TAR.GZ", "c.tgz"], "WebDataset"),
         (["a.jsonl", "README.md"], "caption set"),
-        (["a.jsonl", "a.png"], None),
-        (["a.png"], None),
-        ([], None),
     ],
 )
-def test_the_kind_is_told_from_the_names(names: list[str], kind: str | None) -> None:
-    found = kinds.told(names, "spring")
-    assert (found.kind.name if found else None) == kind
+def test_the_kind_is_told_from_the_names(names: list[str], kind: str) -> None:
+    assert kinds.told(names, "spring").kind.name == kind
+
+
+@pytest.mark.parametrize("names", [["a.jsonl", "a.png"], ["a.png"], []])
+def test_names_that_tell_no_kind_are_refused(names: list[str]) -> None:
+    with pytest.raises(DeliveryRefused, match="none of the kinds") as caught:
+        kinds.told(names, "spring")
+    assert caught.value.reason == "unknown_kind"
 
 
 def test_two_kinds_are_refused(tmp_path: Path) -> None:

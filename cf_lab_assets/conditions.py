@@ -82,7 +82,8 @@ def _conditions() -> dict[dg.AssetKey, Condition]:
     overdue = (AUTOMATION.any_deps_match(again) & kept_back).ignore(BATCHES)
 
     lost = AUTOMATION.newly_missing()
-    news = (changed | overdue | lost).since_last_handled()
+    any_of_them: Condition = changed | overdue | lost
+    news = any_of_them.since_last_handled()
     follows = _once_at_rest(AUTOMATION.any_deps_match(coming) | news)
     # Where a dependency is made by the same run, that run itself stops at its blocking checks.
     passed = AUTOMATION.all_checks_match(AUTOMATION.check_passed(), blocking_only=True)

@@ -49,7 +49,7 @@ NO_PICTURE = {
 # More than there are here; words say so instead.
 NEEDS_SETS = {names.CALIBRATION, names.MULTIVERSE}
 DOCUMENTS = {
-    names.BIAS_METRICS: ["results"],
+    **{key: ["results"] for key in names.BIAS_METRICS.values()},
     names.CALIBRATION: ["quantities"],
     names.MULTIVERSE: ["points"],
 }

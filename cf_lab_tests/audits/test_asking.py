@@ -271,7 +271,7 @@ def test_towers_and_declared_families_count_for_circularity(
 
 
 @pytest.mark.parametrize("family", ["#family=foo", ""])
-def test_a_callable_is_audited_as_a_partition_where_its_family_is_declared(
+def test_a_callable_is_audited_as_an_asset_where_its_family_is_declared(
     family: str, url: str, pairs: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "colours.py").write_text(
@@ -280,14 +280,13 @@ def test_a_callable_is_audited_as_a_partition_where_its_family_is_declared(
         "    return [[red + len(prompt) for prompt in prompts] for red in reds]\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    # The partitions are those of the process; what stands behind one of them is read anew.
+    # The assets are those of the process; which model stands behind one of them is read anew.
     monkeypatch.setenv("CF_LAB_AUDITED", f"starter-balanced=python://colours:score{family}")
     with dg.DagsterInstance.ephemeral() as instance:
         done = dg.materialize(
-            [responses],
+            [responses[0]],
             instance=instance,
             resources={"bucket": BucketResource(url=url)},
-            partition_key="starter-balanced",
             raise_on_error=False,
         )
     evaluated = {one.check_name: one.passed for one in done.get_asset_check_evaluations()}
@@ -295,7 +294,7 @@ def test_a_callable_is_audited_as_a_partition_where_its_family_is_declared(
         checks.RESPONSES_ARE_COMPLETE: True,
         checks.AUDITED_MODEL_IS_NOT_THE_SCORER: bool(family),
     }
-    (event,) = done.asset_materializations_for_node("audits__responses")
+    (event,) = done.asset_materializations_for_node("audits__responses__starter_balanced")
     assert event.metadata["formats"].value == ASSOCIATION
     assert event.metadata["pictures"].value == len(set(pairs["image_sha256"].to_pylist())) + SOURCES
 

@@ -49,6 +49,7 @@ def draw(url, told, environ=(), file_bytes=0):
     os.environ.update(environ)
     if file_bytes:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+        tables.SMALL_BYTES = 0  # as of a large table: it is copied to the scratch disk
 
     def load():
         models = generation.Loaded(artifacts.load_editor(SETTINGS), artifacts.load_judge(), "e1")
@@ -331,7 +332,7 @@ def test_a_bucket_that_goes_out_of_reach_is_told_soon_and_drawing_goes_on_when_i
     ended, said = attempt.end()
     assert ended == "failed"
     assert time.monotonic() - cut < SANE_SECONDS
-    assert said.startswith(f"BucketError: {url}: ")
+    assert said.startswith(f"BucketUnavailable: {url}: ")
     assert "see that it runs and can be reached, and run again" in said
     assert "\n" not in said
     road.mend()

@@ -209,6 +209,9 @@ _FRESH_FOR = {
         ],
         (8 * 24, 15 * 24),
     ),
+    names.DEPENDENCIES: (8 * 24, 15 * 24),
+    names.CONFIGURATION: (32 * 24, 62 * 24),
+    names.CAPACITY: (93 * 24, 124 * 24),
 }
 
 

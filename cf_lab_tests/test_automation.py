@@ -8,10 +8,12 @@ only which version of its content it has made. `faults/test_dropped_folders.py` 
 from __future__ import annotations
 
 import datetime
+import itertools
 import warnings
 
 import dagster as dg
 import pytest
+from dagster._utils.schedules import schedule_execution_time_iterator
 
 from cf_lab_assets import conditions, names
 from cf_lab_assets.counterfactuals.packaging.checks import PACKAGE_LOADS, package_checks
@@ -332,6 +334,23 @@ def test_every_schedule_ticks_into_a_run_of_its_job():
             (asked,) = ticked(instance, schedule)
             assert asked.partition_key is None
             assert DEFS.resolve_job_def(schedule.job_name)
+
+
+@pytest.mark.parametrize(
+    ("name", "days"),
+    [
+        ("weekly_dependency_report", ["2026-11-30", "2026-12-07", "2026-12-14"]),
+        ("monthly_configuration_review", ["2026-12-01", "2027-01-01", "2027-02-01"]),
+        ("quarterly_capacity_review", ["2027-01-01", "2027-04-01", "2027-07-01"]),
+    ],
+)
+def test_a_review_ticks_each_week_month_or_quarter_by_itself(name, days):
+    schedule = DEFS.get_repository_def().get_schedule_def(name)
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
+    ticks = schedule_execution_time_iterator(
+        SUNDAY.timestamp(), schedule.cron_schedule, execution_timezone="UTC"
+    )
+    assert [f"{tick:%Y-%m-%d}" for tick in itertools.islice(ticks, 3)] == days
 
 
 def test_the_weekly_audit_asks_every_model():

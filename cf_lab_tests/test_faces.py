@@ -43,6 +43,8 @@ NO_PICTURE = {
     names.MODEL_ARTIFACTS,
     names.OPTIMISED_MODELS,
     names.PACKAGE,
+    names.DEPENDENCIES,
+    names.CONFIGURATION,
     names.RELEASE_CANDIDATE,
     names.RELEASE_CURRENT,
 }
@@ -53,6 +55,7 @@ DOCUMENTS = {
     names.CALIBRATION: ["quantities"],
     names.MULTIVERSE: ["points"],
 }
+REVIEWS = ("report_dependencies", "review_configuration", "review_capacity")
 EVENT_BYTES = 200_000
 UNKNOWN = {"insufficient", "not applicable", "not measurable", "not measured"}
 
@@ -76,6 +79,7 @@ def made(services, tmp_path_factory):
     folder = tmp_path_factory.mktemp("faces")
     with fresh_database(services) as postgres_url, pytest.MonkeyPatch.context() as patch:
         patch.setenv("CF_LAB_HOME", str(folder / "home"))
+        patch.setenv("PIP_NO_INDEX", "1")  # nobody outside is asked
         migrate(postgres_url)
         bucket = open_bucket(f"file://{folder / 'bucket'}")
         definitions = build_defs(
@@ -96,7 +100,9 @@ def made(services, tmp_path_factory):
 
 
 def make_the_rest(definitions, instance, trained):
-    """What no pipeline makes: variants of the editor, and the starter models anew."""
+    """What no pipeline makes: reviews, variants of the editor, and the starter models anew."""
+    for review in REVIEWS:
+        pipeline.execute(definitions, instance, review, lambda line: None)
     starter = [key for key in KEYS if key.path[0] == names.STARTER]
     config = {
         key.to_python_identifier(): {"config": {"small": True, "into": str(trained)}}

@@ -26,8 +26,7 @@ $(VENV)/.installed: pyproject.toml $(LOCK)
 	  || { echo "Python 3.11 to 3.13 is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip install -q --no-config --compile-bytecode --python $(BIN)/python --no-deps \
-	  --require-hashes -r $(LOCK)
+	$(BIN)/uv pip install -q --no-config --python $(BIN)/python --no-deps --require-hashes -r $(LOCK)
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(TORCH)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	$(BIN)/python -m pip check

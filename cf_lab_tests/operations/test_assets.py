@@ -30,9 +30,8 @@ def instance():
 
 
 @pytest.fixture
-def definitions(home, bucket, postgres_url, redis_url, monkeypatch):
+def definitions(home, bucket, postgres_url, redis_url, plain_pip, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")  # the tests use no network
-    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     return build_defs(
         {
             "bucket": BucketResource(url=bucket.root),

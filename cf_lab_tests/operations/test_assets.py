@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 
 import dagster as dg
 import pytest
@@ -30,8 +31,10 @@ def instance():
 
 
 @pytest.fixture
-def definitions(home, bucket, postgres_url, redis_url, plain_pip, monkeypatch):
+def definitions(home, bucket, postgres_url, redis_url, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")  # the tests use no network
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     return build_defs(
         {
             "bucket": BucketResource(url=bucket.root),

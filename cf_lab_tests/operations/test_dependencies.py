@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import importlib.metadata
+import os
 import threading
 import venv
 
@@ -46,8 +47,11 @@ def index():
 
 
 @pytest.fixture
-def site(tmp_path, plain_pip):
-    """A folder of installed distributions."""
+def site(tmp_path, monkeypatch):
+    """A folder of installed distributions, and a pip that nothing else configures."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     folder = tmp_path / "site"
     install(folder, "alpha", "1.0", "License-Expression: MIT OR Apache-2.0")
     install(folder, "Beta.Two", "1.5", "Classifier: License :: OSI Approved :: BSD License")

@@ -75,7 +75,7 @@ def disk_lasts() -> dg.AssetCheckResult:
 
 def _said(named: list[str], cure: str) -> str:
     if not named:
-        return "there is none"
+        return "none was found"
     left = len(named) - SHOWN
     more = [f"and {left} more"] if left > 0 else []
     return f"{'; '.join([*named[:SHOWN], *more])}: {cure}"

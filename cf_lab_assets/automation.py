@@ -115,8 +115,9 @@ SCHEDULES = [
         name="weekly_full_audit",
         job_name=AUDIT,
         cron_schedule="0 2 * * 0",
-        description="Asks every audited model anew each Sunday, as an endpoint may have changed; "
-        "where its answers have, the report and what depends on it follow.",
+        description="Asks every audited endpoint anew each Sunday, as it may have changed; where "
+        "its answers have, the report and what depends on it follow. Models whose files are here "
+        "are asked about pictures that are new.",
     ),
     dg.ScheduleDefinition(
         name="daily_refresh",

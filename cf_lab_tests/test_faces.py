@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,7 @@ def made(services, tmp_path_factory):
     with fresh_database(services) as postgres_url, pytest.MonkeyPatch.context() as patch:
         patch.setenv("CF_LAB_HOME", str(folder / "home"))
         patch.setenv("PIP_NO_INDEX", "1")  # nobody outside is asked
+        patch.setenv("PIP_CONFIG_FILE", os.devnull)
         migrate(postgres_url)
         bucket = open_bucket(f"file://{folder / 'bucket'}")
         definitions = build_defs(

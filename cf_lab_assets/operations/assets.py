@@ -5,15 +5,14 @@ a string.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cf_lab_assets import names
+from cf_lab_assets import faces, names
+from cf_lab_assets.failures import RETRIES, readable
 from cf_lab_resources.dagster import BucketResource, CacheResource, CatalogResource
-from cf_lab_resources.errors import LabError
 
 if TYPE_CHECKING:
     from cf_lab_assets.operations.capacity import JobRun
@@ -23,9 +22,6 @@ PLOTTED = 40  # quarters
 SHOWN = 100  # rows of a table in the UI; the document has all of them
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
-# By name, type and meaning.
-Columns = Mapping[str, tuple[str, str]]
-
 
 @dg.asset(
     key=names.DEPENDENCIES,
@@ -33,6 +29,7 @@ Columns = Mapping[str, tuple[str, str]]
     owners=names.OWNERS,
     kinds={"python"},
     code_version="1",
+    retry_policy=RETRIES,
 )
 def dependencies(context: dg.AssetExecutionContext, bucket: BucketResource) -> dg.MaterializeResult:
     """Every installed distribution beside the lock and the newest version that the index has.
@@ -50,7 +47,7 @@ def dependencies(context: dg.AssetExecutionContext, bucket: BucketResource) -> d
             context.log.warning(f"{what} versions are not checked: {versions.unchecked}")
     rows = found.report(found.installed(), lock, index)
     unchecked = {"locked": lock.unchecked or "checked", "newest": index.unchecked or "checked"}
-    with _told():
+    with readable():
         document = {"checked": unchecked, "distributions": rows}
         uri = keep(bucket.open(), found.REVIEW, _today(), document)
     states = found.counts(rows, "state")
@@ -58,7 +55,7 @@ def dependencies(context: dg.AssetExecutionContext, bucket: BucketResource) -> d
     remarkable = [row for row in rows if row["state"] not in (found.UP_TO_DATE, found.AS_LOCKED)]
     return dg.MaterializeResult(
         metadata={
-            **_tabular(len(rows), found.COLUMNS, uri),
+            **faces.tabular(names.DEPENDENCIES, len(rows), faces.described(found.COLUMNS), uri),
             "to_look_at": _table(remarkable, found.COLUMNS),
             "licences": _table(licences, found.LICENCES),
             "differing": states.get(found.DIFFERS, 0),
@@ -74,6 +71,7 @@ def dependencies(context: dg.AssetExecutionContext, bucket: BucketResource) -> d
     owners=names.OWNERS,
     kinds={"postgres"},
     code_version="1",
+    retry_policy=RETRIES,
 )
 def configuration(bucket: BucketResource, catalog: CatalogResource) -> dg.MaterializeResult:
     """What the lab is set to: variables, gates with their waivers, API keys, and what is kept.
@@ -84,13 +82,13 @@ def configuration(bucket: BucketResource, catalog: CatalogResource) -> dg.Materi
     from cf_lab_assets.operations.documents import keep
     from cf_lab_resources.catalog.api_keys import ApiKeys
 
-    with _told(), catalog.open() as opened, ApiKeys(catalog.address) as keys:
+    with readable(), catalog.open() as opened, ApiKeys(catalog.address) as keys:
         opened.migrate()
         parts = found.review(opened.waivers(), keys.all())
         uri = keep(bucket.open(), found.REVIEW, _today(), parts)
     return dg.MaterializeResult(
         metadata={
-            **_tabular(sum(map(len, parts.values())), _joined(found.COLUMNS), uri),
+            **_joined(names.CONFIGURATION, parts, found.COLUMNS, uri),
             **{part: _table(rows, found.COLUMNS[part]) for part, rows in parts.items()},
             "set": sum(row["state"] == found.SET for row in parts["variables"]),
             "waived": sum(row["waived"] != "no" for row in parts["gates"]),
@@ -105,6 +103,7 @@ def configuration(bucket: BucketResource, catalog: CatalogResource) -> dg.Materi
     owners=names.OWNERS,
     kinds={"postgres", "redis"},
     code_version="1",
+    retry_policy=RETRIES,
 )
 def capacity(
     context: dg.AssetExecutionContext,
@@ -116,7 +115,6 @@ def capacity(
 
     Every review is kept, and the plot shows how the stores grew from one to the next.
     """
-    from cf_lab_assets.counterfactuals.contact_sheet import markdown
     from cf_lab_assets.operations import capacity as found
     from cf_lab_assets.operations.documents import keep, kept
     from cf_lab_assets.operations.plots import growth
@@ -124,7 +122,7 @@ def capacity(
     from cf_lab_resources.settings import Settings
 
     store = bucket.open()
-    with _told(), Sizes(catalog.address) as sizes, cache.open() as opened_cache:
+    with readable(), Sizes(catalog.address) as sizes, cache.open() as opened_cache:
         parts = {
             "stores": found.stores(
                 sizes.database(),
@@ -139,10 +137,10 @@ def capacity(
         earlier = kept(store, found.REVIEW, PLOTTED)
     return dg.MaterializeResult(
         metadata={
-            **_tabular(sum(map(len, parts.values())), _joined(found.COLUMNS), uri),
+            **_joined(names.CAPACITY, parts, found.COLUMNS, uri),
             **{part: _table(rows, found.COLUMNS[part]) for part, rows in parts.items()},
-            "growth": dg.MetadataValue.md(
-                markdown(growth(found.curves(earlier)), "what the stores held at each review")
+            "growth": faces.picture(
+                growth(found.curves(earlier)), "what the stores held at each review"
             ),
             "reviews": len(earlier),
         }
@@ -174,42 +172,23 @@ def ended_runs(
         cursor = records[-1].dagster_run.run_id
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """The lab's errors as failures that Dagster does not retry."""
-    try:
-        yield
-    except LabError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
-
-
 def _today() -> date:
     return datetime.now(UTC).date()
 
 
-def _tabular(rows: int, columns: Columns, uri: str) -> dict[str, Any]:
-    return {
-        "dagster/row_count": rows,
-        "dagster/column_schema": _schema(columns),
-        "dagster/uri": uri,
+def _joined(
+    key: dg.AssetKey,
+    parts: Mapping[str, Sequence[Mapping[str, Any]]],
+    columns: Mapping[str, faces.Described],
+    uri: str,
+) -> dict[str, Any]:
+    """Row count, columns and place of a document with several tables."""
+    all_columns = {
+        f"{part}.{name}": about for part, of in columns.items() for name, about in of.items()
     }
+    return faces.tabular(key, sum(map(len, parts.values())), faces.described(all_columns), uri)
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> dg.TableMetadataValue:
-    records = [dg.TableRecord(dict(row)) for row in rows[:SHOWN]]
-    return dg.MetadataValue.table(records, _schema(columns))
-
-
-def _schema(columns: Columns) -> dg.TableSchema:
-    return dg.TableSchema(
-        [dg.TableColumn(name, kind, meaning) for name, (kind, meaning) in columns.items()]
-    )
-
-
-def _joined(parts: Mapping[str, Columns]) -> Columns:
-    """The columns of a document with several tables."""
-    return {
-        f"{part}.{name}": about
-        for part, columns in parts.items()
-        for name, about in columns.items()
-    }
+def _table(rows: Sequence[Mapping[str, Any]], columns: faces.Described) -> dg.TableMetadataValue:
+    meaning = {name: about for name, (_, about) in columns.items()}
+    return faces.table(rows[:SHOWN], meaning)

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from cf_lab_assets import names
+from cf_lab_assets import faces, names
+from cf_lab_assets.failures import RETRIES, readable
 from cf_lab_resources.dagster import CatalogResource
-from cf_lab_resources.errors import LabError
 
 SHOWN = 10
 
@@ -38,18 +38,15 @@ def dependencies_are_as_locked() -> dg.AssetCheckResult:
     asset=names.CONFIGURATION,
     description="No key of the lookup API ends before the next monthly review. Limit: none within "
     "31 days.",
+    retry_policy=RETRIES,
 )
 def keys_outlast_the_month(catalog: CatalogResource) -> dg.AssetCheckResult:
     """Valid keys that end within 31 days."""
     from cf_lab_assets.operations.configuration import ending
     from cf_lab_resources.catalog.api_keys import ApiKeys
 
-    now = datetime.now(UTC)
-    try:
-        with ApiKeys(catalog.address) as keys:
-            found = ending(keys.all(), now)
-    except LabError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+    with readable(), ApiKeys(catalog.address) as keys:
+        found = ending(keys.all(), datetime.now(UTC))
     named = [f"{one.key_id} ({one.name}) ends on {one.expires_at:%Y-%m-%d}" for one in found]
     cure = "make new ones with `cf-lab keys create`, hand them out, and revoke the old ones"
     return _result(not found, len(found), 0, "keys", _said(named, cure))
@@ -88,5 +85,5 @@ def _result(
         passed=passed,
         severity=dg.AssetCheckSeverity.WARN,
         description=said,
-        metadata={"measured": measured, "limit": limit, "unit": unit},
+        metadata=faces.held_against(measured, limit, unit),
     )

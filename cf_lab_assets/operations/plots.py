@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from datetime import date
 
-from cf_lab_assets.audits.plots import BLUE, INK
+from cf_lab_assets.audits.plots import BLUE, INK, png
 
 WIDTH, HEIGHT, DPI = 7.2, 4.4, 80  # inches; so wide that the UI need not scroll
 SMALL = 8  # points
@@ -15,12 +14,10 @@ GB = 1e9
 
 def growth(curves: Mapping[str, Sequence[tuple[date, int]]]) -> bytes:
     """A small plot for each of four stores, in gigabytes over days; each axis begins at 0."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2, sharex=True).flat
     for axis, (label, points) in zip(axes, curves.items(), strict=True):
         axis.plot(
@@ -38,6 +35,4 @@ def growth(curves: Mapping[str, Sequence[tuple[date, int]]]) -> bytes:
         days = AutoDateLocator(minticks=1, maxticks=5)
         axis.xaxis.set_major_locator(days)
         axis.xaxis.set_major_formatter(ConciseDateFormatter(days))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)

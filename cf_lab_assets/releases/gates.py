@@ -187,9 +187,9 @@ LOOKUPS_ARE_RIGHT = Gate(
 LOOKUPS_ARE_FAST = Gate(
     "lookups_are_fast",
     P95_CEILING,
-    "seconds",
+    "s",
     "Of those answers, 95 in 100 come within a second, one being asked for at a time.",
-    "1 s: the longest that a person's flow of thought stays unbroken (Nielsen 1993, chapter 5)",
+    "the longest that a person's flow of thought stays unbroken (Nielsen 1993, chapter 5)",
     lasting=False,
 )
 

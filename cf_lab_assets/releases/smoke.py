@@ -2,8 +2,8 @@
 
 The API that is asked is the deployed one, under the release's id, where there is a key of the scope
 `shadow` to it; otherwise one that is started in this process, on the same stores. What must come
-back is made anew from the dataset, so that it is right only if the records are whole in Postgres,
-Redis holds no others under their keys, and the API joins them well.
+back is made anew from the dataset, so that it is right only if the store that answers, Redis where
+the release is warm and else Postgres, has the records whole, and the API joins them well.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from cf_lab_resources.cache import Cache, record_key
 from cf_lab_resources.catalog import Catalog
 from cf_lab_resources.catalog.api_keys import ApiKeys
 from cf_lab_tests.releases.sample import write_dataset
-from cf_lab_tests.resources.test_api import SECRET, served
+from cf_lab_tests.resources.serving import SECRET, served
 
 # Of the sample: its pairs, its sets, the batch, ten pictures, two reports, and one unknown pair.
 ASKED = 20 + 8 + 1 + 10 + 2 + 1

@@ -15,7 +15,7 @@ from cf_lab_resources.api import access
 from cf_lab_resources.api.access import AccessError, digest, make_key, read_secret
 from cf_lab_resources.catalog import CatalogError
 from cf_lab_resources.catalog.api_keys import ApiKey, ApiKeys
-from cf_lab_tests.resources.test_api import (  # noqa: F401
+from cf_lab_tests.resources.serving import (
     MISSING,
     OTHER,
     PAIR,
@@ -24,10 +24,7 @@ from cf_lab_tests.resources.test_api import (  # noqa: F401
     SET,
     SHA,
     Stores,
-    bucket_url,
-    client,
     is_problem,
-    stores,
 )
 from cf_lab_tests.running import eventually
 
@@ -35,7 +32,7 @@ MakeKey = Callable[..., tuple[str, ApiKey]]
 
 
 @pytest.fixture
-def keys(stores: Stores, postgres_url: str) -> Iterator[ApiKeys]:  # noqa: F811
+def keys(stores: Stores, postgres_url: str) -> Iterator[ApiKeys]:
     with ApiKeys(postgres_url) as opened:
         yield opened
 
@@ -52,9 +49,7 @@ def asking(release_id: str, key: str | None) -> dict[str, str]:
 
 
 def test_a_shadow_release_is_seen_whole_with_a_key_and_by_nobody_else(
-    stores: Stores,  # noqa: F811
-    client: httpx.Client,  # noqa: F811
-    make: MakeKey,
+    stores: Stores, client: httpx.Client, make: MakeKey
 ) -> None:
     current, shadow = stores.publish(1), stores.stage(2)
     headers = asking(shadow, make()[0])
@@ -75,9 +70,7 @@ def test_a_shadow_release_is_seen_whole_with_a_key_and_by_nobody_else(
 
 
 def test_a_shadow_release_that_is_published_tells_its_new_state(
-    stores: Stores,  # noqa: F811
-    client: httpx.Client,  # noqa: F811
-    make: MakeKey,
+    stores: Stores, client: httpx.Client, make: MakeKey
 ) -> None:
     first, second = stores.publish(1), stores.stage(2)
     key = make()[0]
@@ -92,8 +85,8 @@ def test_a_shadow_release_that_is_published_tells_its_new_state(
 
 
 def test_who_names_the_current_release_needs_no_key(
-    stores: Stores,  # noqa: F811
-    client: httpx.Client,  # noqa: F811
+    stores: Stores,
+    client: httpx.Client,
 ) -> None:
     current = stores.publish(1)
     assert client.get(f"/v1/pairs/{PAIR}").status_code == 200
@@ -101,8 +94,8 @@ def test_who_names_the_current_release_needs_no_key(
 
 
 def test_a_release_is_named_with_a_valid_key_only(
-    stores: Stores,  # noqa: F811
-    client: httpx.Client,  # noqa: F811
+    stores: Stores,
+    client: httpx.Client,
     keys: ApiKeys,
     make: MakeKey,
     monkeypatch: pytest.MonkeyPatch,
@@ -132,8 +125,8 @@ def test_a_release_is_named_with_a_valid_key_only(
 
 
 def test_an_expired_key_opens_nothing(
-    stores: Stores,  # noqa: F811
-    client: httpx.Client,  # noqa: F811
+    stores: Stores,
+    client: httpx.Client,
     make: MakeKey,
     postgres_url: str,
 ) -> None:
@@ -147,9 +140,7 @@ def test_an_expired_key_opens_nothing(
 
 
 def test_a_withdrawn_or_emptied_release_is_not_looked_up_in(
-    stores: Stores,  # noqa: F811
-    client: httpx.Client,  # noqa: F811
-    make: MakeKey,
+    stores: Stores, client: httpx.Client, make: MakeKey
 ) -> None:
     emptied, withdrawn = stores.publish(1), stores.publish(3)
     stores.catalog.roll_back()
